@@ -1,0 +1,176 @@
+"""The story of an export in one function: resolve, plan, trace, write, verify."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from math import prod
+from pathlib import Path
+
+from switch_export import checkpoint as checkpoints
+from switch_export.directory import check_output, staged, write_description
+from switch_export.errors import ExportError, UnsupportedCheckpoint
+
+TARGETS = ("onnx", "cpu")
+PRECISIONS = ("fp32",)
+TASKS = ("seq2seq", "encoder", "hidden")
+CAPACITIES = ("hf", "none", "legacy")
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to make of a checkpoint.
+
+    Attributes:
+        target: `onnx` is standard operators only; `cpu` may lower further.
+        precision: of the weights.
+        capacity: `hf` drops to zero past the configured capacity, `none` never drops,
+            `legacy` passes gate * x (transformers <= 4.51).
+        task: `seq2seq`, `encoder` (hidden states of the encoder) or `hidden` (of the decoder).
+        revision: of a hub model.
+        verify: run both graphs against PyTorch before the directory appears.
+        force: replace an existing output.
+    """
+
+    target: str = "cpu"
+    precision: str = "fp32"
+    capacity: str = "hf"
+    task: str = "seq2seq"
+    revision: str | None = None
+    verify: bool = True
+    force: bool = False
+
+    def __post_init__(self):
+        choices = {
+            "target": TARGETS, "precision": PRECISIONS, "capacity": CAPACITIES, "task": TASKS
+        }
+        wrong = [
+            f"  - {name} is {getattr(self, name)!r}, expected one of {', '.join(known)}"
+            for name, known in choices.items() if getattr(self, name) not in known
+        ]
+        if wrong:
+            raise ExportError("these options cannot be exported:\n" + "\n".join(wrong))
+
+
+@dataclass
+class Summary:
+    """What an export made.
+
+    Attributes:
+        graphs: name and number of nodes of each graph.
+        files: name -> bytes.
+        verification_error: largest relative error against PyTorch; None if not verified.
+    """
+
+    path: Path
+    graphs: list[tuple[str, int]] = field(default_factory=list)
+    parameters: int = 0
+    files: dict[str, int] = field(default_factory=dict)
+    verification_error: float | None = None
+    worst_tensor: str | None = None
+    seconds: float = 0.0
+
+
+def export(
+    model: str, output: str | Path | None = None, *, progress: Progress | None = None, **choices
+) -> Summary:
+    """Export a Switch Transformers checkpoint to a model directory.
+
+    Args:
+        model: a known name (`switch-base-8`), a hub id or a directory.
+        output: the directory to make; the default is the model's last name + `-onnx`, here.
+        progress: called with a stage, and work done and to do in units of that stage.
+        choices: the attributes of `Options`.
+
+    Raises:
+        ExportError: with every reason; nothing was written.
+        OSError: the output could not be written; nothing was left behind.
+    """
+    started = time.perf_counter()
+    options = Options(**choices)
+    report = progress or (lambda stage, done, total: None)
+    output = Path(output) if output else Path(f"{Path(str(model)).resolve().name}-onnx")
+    check_output(output, options.force)
+    path = checkpoints.resolve(str(model), options.revision)
+    checkpoint = checkpoints.open_checkpoint(path, str(model), options.revision)
+    if options.task != "encoder" and checkpoint.config.num_decoder_layers == 0:
+        raise UnsupportedCheckpoint(f"{model} has no decoder layers; export it with --task encoder")
+    with staged(output, options.force) as directory:
+        summary = _write(checkpoint, options, directory, report)
+    summary.path = output
+    summary.seconds = time.perf_counter() - started
+    return summary
+
+
+def _write(checkpoint, options: Options, directory: Path, report: Progress) -> Summary:
+    from switch_export.graph import check_graph, describe_graph, plan_graphs, save_graph, trace
+    from switch_export.moe.router import Capacity
+    from switch_export.storage import WeightFile
+    from switch_export.tokenizer import copy_tokenizer
+    from switch_export.verify import verify
+    from switch_export.weights import open_weights
+
+    config = checkpoint.config
+    table = open_weights(checkpoint, options.task)
+    capacity = Capacity(options.capacity, config.expert_capacity)
+    plans = plan_graphs(config, capacity, options.task, table.embeddings)
+    wanted = [stored for plan in plans for stored in plan.names.values()]
+    weights = WeightFile(directory / "weights.bin", table.weights, wanted)
+    summary = Summary(directory)
+    tokenizer = copy_tokenizer(checkpoint.path, directory, config)
+    for i, plan in enumerate(plans):
+        report("trace", i, len(plans))
+        summary.graphs.append((plan.name, save_graph(plan, trace(plan), weights, directory)))
+    report("trace", len(plans), len(plans))
+    weights.write(lambda done, total: report("write", done, total))
+    for plan in plans:
+        check_graph(plan, directory)
+    used = {stored.name for stored in wanted}
+    summary.parameters = sum(prod(table.weights[name].shape) for name in used)
+    if options.verify:
+        summary.verification_error, summary.worst_tensor = verify(
+            directory, plans, table.weights, config,
+            lambda done, total: report("verify", done, total),
+        )
+    description = _describe(checkpoint, options, summary)
+    description["graphs"] = {plan.name: describe_graph(plan) for plan in plans}
+    description["tokenizer"] = tokenizer
+    write_description(directory, description)
+    summary.files = {file.name: file.stat().st_size for file in sorted(directory.iterdir())}
+    return summary
+
+
+def _describe(checkpoint, options: Options, summary: Summary) -> dict:
+    """switch.json but for its graphs, tokenizer and files."""
+    config = checkpoint.config
+    sizes = (
+        "vocab_size", "d_model", "d_kv", "d_ff", "num_heads", "num_layers", "num_decoder_layers",
+        "num_experts", "sparse_encoder_layers", "sparse_decoder_layers", "activation",
+    )
+    verification = None
+    if summary.verification_error is not None:
+        verification = {"error": summary.verification_error, "tensor": summary.worst_tensor}
+    return {
+        "format": 1,
+        "producer": {
+            "switch_export": version("switch-export"),
+            "torch": version("torch"),
+            "onnx": version("onnx"),
+        },
+        "source": {"model": checkpoint.name, "revision": checkpoint.revision},
+        "target": options.target,
+        "task": options.task,
+        "precision": options.precision,
+        "capacity": {"policy": options.capacity, "tokens": config.expert_capacity},
+        "model": {name: getattr(config, name) for name in sizes}
+        | {"parameters": summary.parameters},
+        "tokens": {
+            "pad": config.pad_id,
+            "eos": list(config.eos_ids),
+            "decoder_start": config.decoder_start_id,
+        },
+        "generation": checkpoint.generation,
+        "verification": verification,
+    }

@@ -1,0 +1,1 @@
+"""The mixture of experts: routing, the SwitchMoE operator and its function bodies."""
