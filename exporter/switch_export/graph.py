@@ -129,23 +129,30 @@ def _with_shapes(names: list[str], shapes: dict[str, tuple]) -> dict[str, tuple]
     return {name: shapes[name.split("_")[0].split(".")[0]] for name in names}
 
 
-def _dynamic(arguments: tuple) -> tuple:
-    """Every axis of the ids and masks, rows and length of the caches."""
-    auto = torch.export.Dim.DYNAMIC
+def _dynamic(plan: GraphPlan) -> tuple:
+    """The axes that the contract names by a letter, for torch.export."""
+    letters = {
+        letter: torch.export.Dim(letter)
+        for shape in plan.inputs.values() for letter in shape if isinstance(letter, str)
+    }
+    axes = iter(
+        {i: letters[letter] for i, letter in enumerate(shape) if isinstance(letter, str)}
+        for shape in plan.inputs.values()
+    )
 
     def of(argument):
         if isinstance(argument, list):
-            return [({0: auto, 2: auto}, {0: auto, 2: auto}) for _ in argument]
-        return {axis: auto for axis in range(argument.dim())}
+            return [(next(axes), next(axes)) for _ in argument]
+        return next(axes)
 
-    return tuple(of(argument) for argument in arguments)
+    return tuple(of(argument) for argument in plan.arguments)
 
 
 def trace(plan: GraphPlan) -> ir.Model:
     """Trace the module into an ONNX graph; its initializers have shapes but no data."""
     with plan.arguments[0].fake_mode, _quiet():
         exported = torch.export.export(
-            plan.module, plan.arguments, dynamic_shapes=_dynamic(plan.arguments), strict=False
+            plan.module, plan.arguments, dynamic_shapes=_dynamic(plan), strict=False
         )
         program = torch.onnx.export(
             exported, dynamo=True, optimize=False, verbose=False,
