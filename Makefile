@@ -1,0 +1,96 @@
+# make demo      set up .venv, build, export the demo model, decode with it
+# make test      the same set-up, then every test
+#
+# Variables: PYTHON       the interpreter that .venv is made from (3.11 or later)
+#            TORCH_INDEX  pip index for torch alone; see README.md for PyTorch's index of CPU builds
+#            PYTEST_ARGS  more arguments for pytest
+PYTHON ?= python3
+TORCH_INDEX ?=
+PYTEST_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+TREE := build/native
+DEMO := build/demo/switch-tiny-onnx
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+# A step that failed says what it was and what to do about it.
+explain = || { printf '\n*** %s\n' $(1) >&2; exit 1; }
+PIP := $(BIN)/python -m pip install -q -c constraints.txt
+pip_failed = $(call explain,"pip could not install $(1); its own message is above." \
+  "Without a network name a local index in pip's settings: PIP_INDEX_URL or PIP_FIND_LINKS.")
+
+.DELETE_ON_ERROR:
+.PHONY: demo test setup built native mutations check-released lint bench clean
+
+demo: built
+	@rm -rf $(DEMO)
+	$(BIN)/switch-export --model examples/switch-tiny --output $(DEMO)
+	$(BIN)/python examples/demo.py $(DEMO)
+
+test: NATIVE_ARGS := -DSWITCH_BUILD_TESTS=ON
+test: built
+	$(BIN)/python -m pytest -q $(PYTEST_ARGS)
+
+# Re-introduces known mistakes into a copy of the code, one at a time: a test must fail for each.
+mutations: built
+	$(BIN)/python tests/mutations.py
+
+# Needs a network: exports the real switch-base-8 and compares its decoding with published ids.
+check-released: built
+	$(BIN)/python tests/check_released.py
+
+bench: built
+	$(BIN)/python benchmarks/decode.py
+
+lint: $(VENV)/.stamp-lint
+	$(BIN)/ruff check .
+	git ls-files '*.h' '*.hpp' '*.c' '*.cc' | xargs -r $(BIN)/clang-format --dry-run --Werror
+
+setup: $(VENV)/.stamp-install
+
+built: setup
+	@$(MAKE) --no-print-directory native NATIVE_ARGS=$(NATIVE_ARGS)
+
+# --- set-up: a stamp per step, so that the second run is quick ---
+$(VENV)/.stamp-python:
+	@sh cmake/check_tools.sh "$(PYTHON)"
+	@printf 'making %s with %s\n' $(VENV) "$$($(PYTHON) --version)"
+	@$(PYTHON) -m venv --clear $(VENV) $(call explain,"$(PYTHON) -m venv failed")
+	@touch $@
+
+$(VENV)/.stamp-requirements: $(VENV)/.stamp-python constraints.txt
+	@printf 'installing the build requirements\n'
+	@$(PIP) setuptools wheel nlohmann-json $(call pip_failed,the build requirements)
+	@cmake --version 2>/dev/null | awk '/^cmake version/ { split($$3, v, "."); ok = v[1] > 3 || v[2] >= 20 } \
+	  END { exit !ok }' || { printf 'installing cmake\n'; \
+	  $(PIP) cmake $(call pip_failed,cmake); }
+ifneq ($(TORCH_INDEX),)
+	@printf 'installing torch from %s\n' '$(TORCH_INDEX)'
+	@$(PIP) --no-deps --index-url '$(TORCH_INDEX)' torch $(call pip_failed,torch from $(TORCH_INDEX))
+endif
+	@touch $@
+
+$(VENV)/.stamp-install: $(VENV)/.stamp-requirements setup.cfg setup.py pyproject.toml VERSION
+	@sh cmake/onnxruntime_headers.sh build >/dev/null
+	@printf 'building, and installing with everything the tests need (a few minutes)\n'
+	@$(PIP) --no-build-isolation -e '.[test]' $(call pip_failed,switch-export and its dependencies)
+	@touch $@
+
+$(VENV)/.stamp-lint: $(VENV)/.stamp-requirements setup.cfg
+	@$(PIP) $$(sed -n '/^lint =/,/^$$/s/^    //p' setup.cfg) $(call pip_failed,the linters)
+	@touch $@
+
+# The library alone, rebuilt where a source changed, into the package of this checkout.
+native:
+	@mkdir -p build; cmake -S . -B $(TREE) $(NATIVE_ARGS) \
+	  -DPython_EXECUTABLE="$$(command -v $(CURDIR)/$(BIN)/python || command -v $(PYTHON))" \
+	  >$(TREE).log $(call explain,"cmake could not configure the native libraries; its message is above.")
+	@cmake --build $(TREE) --parallel -- --no-print-directory -s \
+	  $(call explain,"the native libraries do not compile; the compiler's message is above.")
+	@cmake --install $(TREE) --component python --prefix runtime/python >>$(TREE).log
+
+# Leaves .venv: remove that folder too for a set-up from nothing.
+clean:
+	rm -rf build dist *.egg-info runtime/python/switch_runtime/lib/*.so
