@@ -1,0 +1,114 @@
+"""switch-export: parse, call export(), print the summary table."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from switch_export.errors import ExportError
+from switch_export.export import CAPACITIES, PRECISIONS, TARGETS, TASKS, Options, Progress, export
+
+if TYPE_CHECKING:
+    from switch_export.export import Summary
+
+#: Stages that count bytes; the others count steps.
+_BYTES = ("write",)
+_DEFAULTS = Options()
+
+
+class Failure(click.ClickException):
+    """A user's mistake or a checkpoint's: a message and exit code 1, no traceback."""
+
+
+@click.command()
+@click.option(
+    "--model", required=True, metavar="NAME|HUB_ID|DIR",
+    help="A known name (switch-base-8), a hub id (google/switch-base-8) or a directory.",
+)
+@click.option(
+    "--output", type=click.Path(path_type=Path), metavar="DIR",
+    help="The model directory to make.  [default: ./<last part of the model>-onnx]",
+)
+@click.option(
+    "--target", type=click.Choice(TARGETS), default=_DEFAULTS.target, show_default=True,
+    help="onnx: standard operators only, for any engine. cpu: may use more of ONNX Runtime.",
+)
+@click.option(
+    "--precision", type=click.Choice(PRECISIONS), default=_DEFAULTS.precision, show_default=True,
+    help="Of the weights.",
+)
+@click.option(
+    "--capacity", type=click.Choice(CAPACITIES), default=_DEFAULTS.capacity, show_default=True,
+    help="What becomes of tokens that an expert has no room for. hf: zero, as transformers 5.18 "
+    "and later. none: there is always room. legacy: gate * x, as transformers up to 4.51.",
+)
+@click.option(
+    "--task", type=click.Choice(TASKS), default=_DEFAULTS.task, show_default=True,
+    help="seq2seq: logits. encoder: hidden states of the encoder. hidden: of the decoder.",
+)
+@click.option("--revision", metavar="REV", help="Branch, tag or commit of a hub model.")
+@click.option("--no-verify", is_flag=True, help="Do not compare the result with PyTorch.")
+@click.option("--force", is_flag=True, help="Replace an existing model directory.")
+@click.version_option(package_name="switch-export", prog_name="switch-export")
+def main(model: str, output: Path | None, no_verify: bool, **choices: str | bool | None) -> None:
+    """Export a Switch Transformers checkpoint to a model directory.
+
+    The directory holds ONNX graphs, weights and tokenizer; switch-generate decodes it without
+    PyTorch.
+    """
+    try:
+        with _bars() as progress:
+            summary = export(model, output, progress=progress, verify=not no_verify, **choices)
+    except ExportError as error:
+        raise Failure(str(error)) from error
+    except ImportError as error:
+        raise Failure(f"{error}: install the exporter with pip install 'switch-export[export]'") \
+            from error
+    except OSError as error:
+        raise Failure(f"{error}; nothing was written") from error
+    click.echo(_table(summary))
+    click.echo(summary.path)
+
+
+@contextlib.contextmanager
+def _bars() -> Iterator[Progress]:
+    """A progress bar per stage on a terminal, a line per stage elsewhere."""
+    from tqdm import tqdm
+
+    terminal = sys.stderr.isatty()
+    bars: dict[str, tqdm] = {}
+
+    def progress(stage: str, done: int, total: int) -> None:
+        if stage not in bars:
+            for bar in bars.values():
+                bar.close()
+            if not terminal:
+                click.echo(f"{stage} ...", err=True)
+            units = {"unit": "B", "unit_scale": True} if stage in _BYTES else {"unit": "step"}
+            bars[stage] = tqdm(desc=stage, total=total, disable=not terminal, **units)
+        bars[stage].update(done - bars[stage].n)
+
+    try:
+        yield progress
+    finally:
+        for bar in bars.values():
+            bar.close()
+
+
+def _table(summary: "Summary") -> str:
+    rows = [(f"graph {name}", f"{nodes:,} nodes") for name, nodes in summary.graphs]
+    rows.append(("parameters", f"{summary.parameters:,}"))
+    rows += [(name, _size(size)) for name, size in summary.files.items()]
+    verified = "not verified"
+    if summary.verification_error is not None:
+        verified = f"{summary.verification_error:.1e} relative ({summary.worst_tensor})"
+    rows += [("largest error", verified), ("seconds", f"{summary.seconds:.1f}")]
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**20:,.1f} MiB" if count >= 2**20 else f"{count:,} bytes"
