@@ -1,4 +1,4 @@
-"""The files that make a package of the repository agree with each other and with what is on disk."""
+"""The files that make a package of the repository agree with each other and with the disk."""
 
 import configparser
 import re
@@ -32,8 +32,14 @@ def values(text):
     return [line for line in text.strip().splitlines() if line and not line.startswith("#")]
 
 
+def requirements(setup_cfg):
+    options = setup_cfg["options"]["install_requires"]
+    texts = [options, *setup_cfg["options.extras_require"].values()]
+    return [Requirement(line) for text in texts for line in values(text)]
+
+
 def tracked_files():
-    """Files under version control; every file outside the build folders where there is no git."""
+    """Files that are under version control or about to be."""
     git = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listing = subprocess.run(git, cwd=ROOT, capture_output=True, check=False)
     assert listing.returncode == 0, listing.stderr.decode()
@@ -55,21 +61,14 @@ def test_every_package_on_disk_is_listed(setup_cfg):
 
 
 def test_constraints_are_inside_the_bounds_of_setup_cfg(setup_cfg, constraints):
-    texts = [setup_cfg["options"]["install_requires"], *setup_cfg["options.extras_require"].values()]
-    requirements = [Requirement(line) for text in texts for line in values(text)]
-    tested = {r.name: r for r in requirements if r.name in constraints}
-    assert {"torch", "transformers", "onnxruntime", "numpy", "onnx"} <= set(tested)
-    outside = {
-        str(r): constraints[r.name]
-        for r in requirements
-        if r.name in constraints and constraints[r.name] not in r.specifier
-    }
+    tested = [r for r in requirements(setup_cfg) if r.name in constraints]
+    assert {"torch", "transformers", "onnxruntime", "numpy"} <= {r.name for r in tested}
+    outside = {str(r): constraints[r.name] for r in tested if constraints[r.name] not in r.specifier}
     assert outside == {}
 
 
 def test_every_requirement_has_a_tested_version_or_is_for_a_gpu(setup_cfg, constraints):
-    texts = [setup_cfg["options"]["install_requires"], *setup_cfg["options.extras_require"].values()]
-    names = {Requirement(line).name for text in texts for line in values(text)}
+    names = {r.name for r in requirements(setup_cfg)}
     for_a_gpu = {"onnxruntime-gpu", "tensorrt"}
     assert names - set(constraints) - {"switch-export"} == for_a_gpu
 
@@ -107,7 +106,8 @@ def test_first_screen_commands_exist(setup_cfg):
 def test_continuous_integration_runs_make_test():
     script = ROOT / ".ci" / "run"
     assert script.stat().st_mode & 0o111
-    assert script.read_text(encoding="utf-8").splitlines()[-1].endswith("make --no-print-directory test")
+    last_line = script.read_text(encoding="utf-8").splitlines()[-1]
+    assert last_line == "exec make --no-print-directory test"
 
 
 def test_no_source_file_is_longer_than_the_limit():
