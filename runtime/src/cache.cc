@@ -1,0 +1,133 @@
+#include "cache.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace switch_runtime {
+namespace {
+
+constexpr int64_t kFirstCapacity = 32;
+
+// Doubling keeps the copying of old rows below one copy per token.
+int64_t bucket(int64_t tokens, int64_t most) {
+  int64_t capacity = kFirstCapacity;
+  while (capacity < tokens) capacity *= 2;
+  return std::max<int64_t>(1, std::min(capacity, most));
+}
+
+}  // namespace
+
+std::vector<RowCopy> plan_row_copies(const std::vector<int64_t>& parents) {
+  const auto rows = static_cast<int64_t>(parents.size());
+  std::vector<int64_t> readers(parents.size(), 0);  // rows that still need this one's old contents
+  for (int64_t row = 0; row < rows; ++row) {
+    if (parents[row] != row) ++readers[parents[row]];
+  }
+  std::vector<char> done(parents.size());
+  for (int64_t row = 0; row < rows; ++row) done[row] = parents[row] == row;
+
+  std::vector<RowCopy> copies;
+  // Overwrite `row` if nobody needs it, then perhaps its parent, and so on.
+  const auto follow = [&](int64_t row) {
+    while (!done[row] && readers[row] == 0) {
+      copies.push_back({parents[row], row});
+      done[row] = 1;
+      --readers[parents[row]];
+      row = parents[row];
+    }
+  };
+  for (int64_t row = 0; row < rows; ++row) follow(row);
+
+  // What is left are cycles: save one row, then move round.
+  for (int64_t first = 0; first < rows; ++first) {
+    if (done[first]) continue;
+    copies.push_back({first, RowCopy::kSaved});
+    int64_t row = first;
+    for (; parents[row] != first; row = parents[row]) {
+      copies.push_back({parents[row], row});
+      done[row] = 1;
+    }
+    copies.push_back({RowCopy::kSaved, row});
+    done[row] = 1;
+  }
+  return copies;
+}
+
+SelfCache::SelfCache(CacheShape shape, int64_t most) : shape_(shape), most_(most) {
+  allocate(bucket(1, most_));
+}
+
+void SelfCache::allocate(int64_t capacity) {
+  const std::vector<int64_t> shape = {shape_.rows, shape_.heads, capacity, shape_.head_size};
+  const size_t size = count_of(shape);
+  Buffer memory(count_of({2 * shape_.layers, static_cast<int64_t>(size)}) * sizeof(float));
+  Buffer spare(size / static_cast<size_t>(shape_.rows) * sizeof(float));
+  std::vector<Tensor> tensors;
+  float* data = memory.as<float>();
+  for (int64_t i = 0; i < shape_.layers; ++i) {
+    for (const char* name : {"self_key.", "self_value."}) {
+      tensors.push_back({name + std::to_string(i), Type::kFloat32, shape, data});
+      data += size;
+    }
+  }
+  memory_ = std::move(memory);
+  spare_ = std::move(spare);
+  tensors_ = std::move(tensors);
+  capacity_ = capacity;
+}
+
+// Strides are between the heads, in tokens.
+void SelfCache::copy_row(const float* from, int64_t from_stride, float* to, int64_t to_stride,
+                         int64_t tokens) const {
+  for (int64_t head = 0; head < shape_.heads; ++head) {
+    std::memcpy(to + head * to_stride * shape_.head_size,
+                from + head * from_stride * shape_.head_size,
+                static_cast<size_t>(tokens * shape_.head_size) * sizeof(float));
+  }
+}
+
+bool SelfCache::reserve(int64_t tokens, int64_t valid) {
+  if (tokens <= capacity_) return false;
+  const Buffer old_memory = std::move(memory_);
+  const std::vector<Tensor> old_tensors = std::move(tensors_);
+  const int64_t old_capacity = capacity_;
+  allocate(bucket(tokens, most_));
+  const int64_t row_size = shape_.heads * shape_.head_size;
+  for (size_t i = 0; i < tensors_.size(); ++i) {
+    for (int64_t row = 0; row < shape_.rows; ++row) {
+      copy_row(static_cast<float*>(old_tensors[i].data) + row * row_size * old_capacity,
+               old_capacity, static_cast<float*>(tensors_[i].data) + row * row_size * capacity_,
+               capacity_, valid);
+    }
+  }
+  return true;
+}
+
+void SelfCache::append(const std::vector<Tensor>& rows, int64_t position) {
+  const int64_t size = shape_.head_size;
+  for (size_t i = 0; i < tensors_.size(); ++i) {
+    const float* from = static_cast<float*>(rows[i].data);
+    float* to = static_cast<float*>(tensors_[i].data) + position * size;
+    // Rows and heads are one axis here: both tensors have them outermost.
+    for (int64_t line = 0; line < shape_.rows * shape_.heads; ++line) {
+      std::memcpy(to + line * capacity_ * size, from + line * size,
+                  static_cast<size_t>(size) * sizeof(float));
+    }
+  }
+}
+
+void SelfCache::reorder(const std::vector<int64_t>& parents, int64_t valid) {
+  const std::vector<RowCopy> copies = plan_row_copies(parents);
+  const int64_t row_size = shape_.heads * capacity_ * shape_.head_size;
+  for (const Tensor& tensor : tensors_) {
+    const auto place = [&](int64_t row) {
+      return row == RowCopy::kSaved ? spare_.as<float>()
+                                    : static_cast<float*>(tensor.data) + row * row_size;
+    };
+    for (const RowCopy& copy : copies) {
+      copy_row(place(copy.from), capacity_, place(copy.to), capacity_, valid);
+    }
+  }
+}
+
+}  // namespace switch_runtime
