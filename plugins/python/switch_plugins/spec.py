@@ -38,7 +38,7 @@ class Attribute:
 
 
 _ACTIVATION_TYPES = ("float32", "float16", "bfloat16")
-_WEIGHT_TYPES = (*_ACTIVATION_TYPES, "int8", "uint8")  # uint8: two int4 values, the low nibble first
+_WEIGHT_TYPES = (*_ACTIVATION_TYPES, "int8", "uint8")  # uint8: two int4, low nibble first
 
 INPUTS = (
     Tensor("x", ("T", "D"), _ACTIVATION_TYPES),

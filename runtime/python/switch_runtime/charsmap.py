@@ -1,9 +1,9 @@
-"""The text normalisation stored in a SentencePiece model, as transformers' fast T5Tokenizer does it.
+"""The normalisation stored in a SentencePiece model, as transformers' fast T5Tokenizer does it.
 
-SentencePiece replaces the longest match at every position. The fast tokenizer looks at user-perceived
-characters (grapheme clusters): one of fewer than 6 bytes is replaced *whole* by what its shortest
-matching prefix maps to; else each code point is looked up alone. Ids depend on the difference
-(a circled digit before a combining accent loses the accent), so it is reproduced here.
+SentencePiece replaces the longest match at every position. The fast tokenizer looks at what a
+reader takes for one character (grapheme clusters): a cluster of fewer than 6 bytes is replaced
+*whole* by what its shortest matching prefix maps to; else each code point is looked up alone. Ids
+depend on the difference (a circled digit before a combining accent eats it), so it is done here.
 """
 
 import struct

@@ -1,6 +1,6 @@
 """Text to token ids and back, equal to transformers' fast T5Tokenizer.
 
-    text ──► special tokens cut out ──► charsmap ──► words ──► "▁" put in front ──► Unigram ──► ids + </s>
+    text ──► cut at special tokens ──► charsmap ──► words ──► "▁word" ──► Unigram ──► ids, </s>
 
 The sentencepiece package reads the model file. It does not segment: it adds scores in float32 where
 the fast tokenizer adds them in float64, so that ties ("......", "aaaa") are broken differently, and
@@ -128,11 +128,13 @@ class Tokenizer:
 
 
 def _read(path: Path) -> tuple[list[tuple[str, float]], bytes, int]:
-    """Return the pieces with their scores, the charsmap (empty: none) and the unknown piece's id."""
+    """Return the pieces with their scores, the charsmap (empty: none), the unknown piece's id."""
     import sentencepiece
 
     try:
         blob = path.read_bytes()
+        if not blob:
+            raise ValueError("the file is empty")
         processor = sentencepiece.SentencePieceProcessor(model_proto=blob)
         normalizer = b"".join(_members(blob, 3))  # ModelProto.normalizer_spec
         charsmap = b"".join(_members(normalizer, 2))  # NormalizerSpec.precompiled_charsmap

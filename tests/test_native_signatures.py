@@ -1,0 +1,151 @@
+"""The ctypes tables say what the C header says."""
+
+import ctypes
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from switch_runtime import errors, native
+
+HEADER = Path(__file__).resolve().parent.parent / "runtime" / "include" / "switch_runtime.h"
+TEXT = re.sub(r"//[^\n]*", "", HEADER.read_text())
+
+OPAQUE = {
+    "switch_model": native.SwitchModel,
+    "switch_result": native.SwitchResult,
+    "switch_arrays": native.SwitchArrays,
+}
+STRUCTS = {
+    "switch_load_options": native.LoadOptions,
+    "switch_generate_options": native.GenerateOptions,
+}
+ENUMS = {
+    "switch_status": native.STATUS,
+    "switch_type": native.TYPES,
+    "switch_early_stopping": native.EARLY_STOPPING,
+}
+NUMBERS = {name: ctypes.c_int for name in ENUMS} | {
+    "size_t": ctypes.c_size_t,
+    "int32_t": ctypes.c_int32,
+    "int64_t": ctypes.c_int64,
+    "float": ctypes.c_float,
+}
+
+
+def ctypes_type(c_type: str):
+    """Return the ctypes type of a C type, const and volatile left out."""
+    words = re.sub(r"\b(const|volatile)\b", " ", c_type).split()
+    name = "".join(words)
+    if name in ("void", "void*", "char*"):
+        return {"void": None, "void*": ctypes.c_void_p, "char*": ctypes.c_char_p}[name]
+    if name.endswith("*"):
+        return ctypes.POINTER((OPAQUE | STRUCTS | NUMBERS)[name[:-1]])
+    return NUMBERS[name]
+
+
+def declared(declaration: str):
+    """Return type and name of "const int64_t* ids"."""
+    c_type, name = re.fullmatch(r"(.*?[\s*])(\w+)", declaration.strip(), re.DOTALL).groups()
+    return ctypes_type(c_type), name
+
+
+def functions() -> dict[str, tuple]:
+    found = {}
+    for result, arguments in re.findall(r"SWITCH_API ([^;(]+)\(([^;]*)\);", TEXT):
+        result_type, name = declared(result)
+        given = [] if arguments.strip() == "void" else arguments.split(",")
+        found[name] = (result_type, [declared(argument)[0] for argument in given])
+    return found
+
+
+def test_every_function_of_the_header_has_its_signature():
+    assert len(functions()) == TEXT.count("SWITCH_API ") - TEXT.count("#define SWITCH_API")
+    assert native.SIGNATURES == functions()
+
+
+@pytest.mark.parametrize("name", STRUCTS)
+def test_struct_has_the_members_of_the_header(name):
+    body = re.search(rf"typedef struct {name} \{{(.*?)\}}", TEXT, re.DOTALL).group(1)
+    members = [declared(member) for member in body.split(";") if member.strip()]
+    assert STRUCTS[name]._fields_ == [(member, c_type) for c_type, member in members]
+
+
+@pytest.mark.parametrize("name", STRUCTS)
+def test_struct_is_laid_out_as_the_compiler_lays_it_out(name, tmp_path):
+    members = [member for member, _ in STRUCTS[name]._fields_]
+    prints = "".join(f'printf("%zu ", offsetof({name}, {member}));' for member in members)
+    source = tmp_path / "layout.c"
+    source.write_text(
+        "#include <stdio.h>\n#include <switch_runtime.h>\n"
+        f'int main(void) {{ {prints} printf("%zu", sizeof({name})); return 0; }}\n'
+    )
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    assert compiler, "this test needs a C compiler, as building the project does"
+    program = tmp_path / "layout"
+    subprocess.run(
+        [compiler, "-std=c99", "-I", HEADER.parent, "-o", program, source], check=True
+    )
+    printed = subprocess.run([program], check=True, capture_output=True, text=True).stdout
+    struct = STRUCTS[name]
+    ours = [getattr(struct, member).offset for member in members] + [ctypes.sizeof(struct)]
+    assert list(map(int, printed.split())) == ours
+
+
+@pytest.mark.parametrize("name", ENUMS)
+def test_enumeration_has_the_values_of_the_header(name):
+    body = re.search(rf"typedef enum {name} \{{(.*?)\}}", TEXT, re.DOTALL).group(1)
+    values = dict(re.findall(r"(\w+) = (\d+)", body))
+    prefix = "SWITCH_" if name != "switch_early_stopping" else "SWITCH_EARLY_STOPPING_"
+    assert {f"{prefix}{key}": str(value) for key, value in ENUMS[name].items()} == values
+
+
+def test_every_failure_has_an_exception_of_its_own():
+    kinds = ("InvalidArgument", "InvalidModel", "MissingLibrary", "OutOfMemory", "Failed")
+    for kind in kinds:
+        assert issubclass(getattr(errors, kind), errors.SwitchError)
+    assert issubclass(errors.InvalidArgument, ValueError)
+    assert issubclass(errors.OutOfMemory, MemoryError)
+
+
+@pytest.fixture
+def fresh_library():
+    native.library.cache_clear()
+    yield
+    native.library.cache_clear()
+
+
+@pytest.mark.usefixtures("fresh_library")
+def test_a_missing_native_library_says_how_to_build_it(monkeypatch, tmp_path):
+    monkeypatch.setenv("SWITCH_RUNTIME_LIBRARY", str(tmp_path / "nothing.so"))
+    with pytest.raises(errors.MissingLibrary, match=r"nothing\.so does not exist.*pip install \."):
+        native.library()
+
+
+@pytest.mark.usefixtures("fresh_library")
+def test_a_file_that_is_no_library_is_named(monkeypatch, tmp_path):
+    (tmp_path / "text.so").write_text("not a library")
+    monkeypatch.setenv("SWITCH_RUNTIME_LIBRARY", str(tmp_path / "text.so"))
+    with pytest.raises(errors.MissingLibrary, match=r"text\.so cannot be opened"):
+        native.library()
+
+
+@pytest.mark.usefixtures("fresh_library")
+def test_a_library_of_another_version_is_told_by_what_it_lacks(monkeypatch, tmp_path):
+    source, old = tmp_path / "old.c", tmp_path / "old.so"
+    source.write_text('const char* switch_version(void) { return "0"; }\n')
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", old, source], check=True)
+    monkeypatch.setenv("SWITCH_RUNTIME_LIBRARY", str(old))
+    with pytest.raises(errors.MissingLibrary, match="it lacks switch_last_error, .*switch_route"):
+        native.library()
+
+
+def test_onnxruntime_is_found_in_its_wheel_and_by_the_environment(monkeypatch):
+    monkeypatch.delenv("SWITCH_ORT_LIBRARY", raising=False)
+    found = native.onnxruntime_library()
+    assert found.is_file()
+    assert found.name.startswith("libonnxruntime.so")
+    monkeypatch.setenv("SWITCH_ORT_LIBRARY", "/some/where.so")
+    assert native.onnxruntime_library() == Path("/some/where.so")
