@@ -73,8 +73,8 @@ endif
 	@touch $@
 
 $(VENV)/.stamp-install: $(VENV)/.stamp-requirements setup.cfg setup.py pyproject.toml VERSION
-	@sh cmake/onnxruntime_headers.sh build >/dev/null
-	@printf 'building, and installing with everything the tests need (a few minutes)\n'
+	@$(MAKE) --no-print-directory native  # first, so that a build that fails is not taken for pip's
+	@printf 'installing with everything the tests need: a few minutes\n'
 	@$(PIP) --no-build-isolation -e '.[test]' $(call pip_failed,switch-export and its dependencies)
 	@touch $@
 

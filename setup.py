@@ -36,9 +36,13 @@ class CMakeBuild(build_ext):
         stage = tree / "stage"
         shutil.rmtree(stage, ignore_errors=True)  # so that a target switched off is not shipped
         extra = shlex.split(os.environ.get("CMAKE_ARGS", ""))
-        python = f"-DPython_EXECUTABLE={sys.executable}"  # whose wheel brings nlohmann/json
+        settings = [
+            f"-DCMAKE_INSTALL_PREFIX={stage}",
+            f"-DPython_EXECUTABLE={sys.executable}",  # whose wheel brings nlohmann/json
+            "-DSWITCH_BUILD_TESTS=OFF",  # the tree may remember ON from `make test`
+        ]
         for step in (
-            ["-S", ROOT, "-B", tree, f"-DCMAKE_INSTALL_PREFIX={stage}", python, *extra],
+            ["-S", ROOT, "-B", tree, *settings, *extra],
             ["--build", tree, "--parallel"],
             ["--install", tree, "--component", "python"],
         ):
