@@ -25,7 +25,7 @@ pip_failed = $(call explain,"pip could not install $(1); its own message is abov
 .PHONY: demo test setup built native mutations check-released lint bench clean
 
 demo: built
-	@rm -rf $(DEMO)
+	@rm -rf $(DEMO) && mkdir -p $(dir $(DEMO))
 	$(BIN)/switch-export --model examples/switch-tiny --output $(DEMO)
 	$(BIN)/python examples/demo.py $(DEMO)
 
