@@ -171,16 +171,18 @@ def _is_network(error: Exception) -> bool:
     return isinstance(error, OSError) or module.startswith(("httpx", "httpcore", "requests"))
 
 
-def _from_cache(
-    repository: str, revision: str | None, where: str, error: Exception
-) -> Path:
+def _from_cache(repository: str, revision: str | None, where: str, error: Exception) -> Path:
     """A model that was downloaded before exports without a network."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub import get_cached_repo_tree, snapshot_download
+    from huggingface_hub.errors import CachedRepoTreeNotFoundError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(repository, revision=revision, local_files_only=True))
-    except LocalEntryNotFoundError:
+        files = [file.path for file in get_cached_repo_tree(repository, revision=revision)]
+        return Path(snapshot_download(
+            repository, revision=revision, local_files_only=True,
+            allow_patterns=_wanted(repository, files),
+        ))
+    except (CachedRepoTreeNotFoundError, LocalEntryNotFoundError):
         raise ExportError(
             f"{where} could not be downloaded: {type(error).__name__}: {error}\n{_LOCAL}"
         ) from error
