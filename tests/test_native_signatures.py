@@ -27,7 +27,7 @@ ENUMS = {
     "switch_type": native.TYPES,
     "switch_early_stopping": native.EARLY_STOPPING,
 }
-NUMBERS = {name: ctypes.c_int for name in ENUMS} | {
+NUMBERS = dict.fromkeys(ENUMS, ctypes.c_int) | {
     "size_t": ctypes.c_size_t,
     "int32_t": ctypes.c_int32,
     "int64_t": ctypes.c_int64,
@@ -63,7 +63,7 @@ def functions() -> dict[str, tuple]:
 
 def test_every_function_of_the_header_has_its_signature():
     assert len(functions()) == TEXT.count("SWITCH_API ") - TEXT.count("#define SWITCH_API")
-    assert native.SIGNATURES == functions()
+    assert functions() == native.SIGNATURES
 
 
 @pytest.mark.parametrize("name", STRUCTS)

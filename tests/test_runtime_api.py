@@ -1,0 +1,392 @@
+"""switch_runtime as a caller meets it: inputs, options, errors, Ctrl-C, damaged directories."""
+
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+from directories import copy_directory, with_tokenizer
+
+import switch_runtime
+from switch_runtime import InvalidArgument, InvalidModel
+
+FILES = ("encoder.onnx", "decoder.onnx", "weights.bin")
+SOURCE = [5, 6, 7, 1]
+
+
+@pytest.fixture(scope="module")
+def text_directory(tiny_directory, tmp_path_factory):
+    return with_tokenizer(tiny_directory, tmp_path_factory.mktemp("text") / "model")
+
+
+@pytest.fixture(scope="module")
+def text_model(text_directory):
+    with switch_runtime.load(text_directory) as model:
+        yield model
+
+
+@pytest.fixture(scope="module")
+def encoder_model(tiny):
+    with switch_runtime.load(tiny.directory("encoder")) as model:
+        yield model
+
+
+@pytest.fixture
+def stays_usable(tiny_model):
+    """Whatever a test did to the model, it decodes as before."""
+    before = tiny_model.generate(SOURCE, max_new_tokens=4)
+    yield
+    assert tiny_model.generate(SOURCE, max_new_tokens=4) == before
+
+
+def ids(results) -> list[list[int]]:
+    return [result.token_ids for result in results]
+
+
+# Sources.
+
+
+@pytest.mark.parametrize(
+    "sources",
+    [
+        SOURCE,
+        tuple(SOURCE),
+        [SOURCE],
+        np.array(SOURCE),
+        np.array([SOURCE], dtype=np.int32),
+        [np.array(SOURCE, dtype=np.uint8)],
+        [np.int64(token) for token in SOURCE],
+    ],
+)
+def test_one_row_is_one_result_whatever_its_type(tiny_model, sources):
+    results = tiny_model.generate(sources, max_new_tokens=5)
+    assert ids(results) == ids(tiny_model.generate([SOURCE], max_new_tokens=5))
+    assert len(results) == 1
+
+
+def test_a_batch_has_the_results_of_its_rows_in_order(tiny_model, sources):
+    alone = [tiny_model.generate(row, num_beams=3, max_new_tokens=6)[0] for row in sources]
+    together = tiny_model.generate(sources, num_beams=3, max_new_tokens=6)
+    assert ids(together) == ids(alone)
+    assert [r.score for r in together] == pytest.approx([r.score for r in alone], abs=1e-4)
+
+
+def test_several_sequences_per_source_are_neighbours_the_best_first(tiny_model, sources):
+    options = {"num_beams": 4, "max_new_tokens": 5}
+    best = tiny_model.generate(sources, **options)
+    several = tiny_model.generate(sources, num_return_sequences=3, **options)
+    assert ids(several[::3]) == ids(best)
+    for start in range(0, len(several), 3):
+        scores = [result.score for result in several[start : start + 3]]
+        assert scores == sorted(scores, reverse=True)
+
+
+def test_none_is_the_models_default(tiny_model):
+    options = dict.fromkeys(switch_runtime.inputs.GenerateOptions.__annotations__)
+    assert tiny_model.generate(SOURCE, **options) == tiny_model.generate(SOURCE)
+
+
+def test_a_directory_without_tokenizer_gives_ids_and_no_text(tiny_model):
+    assert tiny_model.tokenizer is None
+    assert tiny_model.generate(SOURCE, max_new_tokens=2)[0].text is None
+
+
+def test_texts_are_their_token_ids(text_model):
+    texts = ["abcd <extra_id_0> efgh", "", "<extra_id_1>"]
+    rows = [text_model.tokenizer.encode(text) for text in texts]
+    from_texts = text_model.generate(texts, max_new_tokens=6)
+    assert from_texts == text_model.generate(rows, max_new_tokens=6)
+    assert from_texts[0] == text_model.generate(texts[0], max_new_tokens=6)[0]
+    for result in from_texts:
+        assert result.text == text_model.tokenizer.decode(result.token_ids)
+
+
+def test_text_and_ids_may_share_a_batch(text_model):
+    row = text_model.tokenizer.encode("abcd")
+    first, second = text_model.generate(["abcd", row], max_new_tokens=4)
+    assert first.token_ids == second.token_ids
+
+
+@pytest.mark.usefixtures("stays_usable")
+@pytest.mark.parametrize(
+    ("sources", "message"),
+    [
+        ([], "sources is empty"),
+        ([[]], r"sources\[0\] has no token ids"),
+        ([SOURCE, []], r"sources\[1\] has no token ids"),
+        ([[1.5]], r"sources\[0\]\[0\] is 1.5, expected an integer"),
+        ([[True]], r"sources\[0\]\[0\] is True"),
+        (np.array([1.0]), r"sources\[0\] is .*1.0.*, expected an integer"),
+        ([[3, None], ["a"]], r"(?s)sources\[0\]\[1\] is None.*sources\[1\]\[0\] is 'a'"),
+        ([[2**63]], "which no token id can be"),
+        ([[-1]], "-1, expected an id from 0 to 130"),
+        ([SOURCE, [5, 131]], "131, expected an id from 0 to 130"),
+        (b"text", "sources is bytes"),
+        (7, "sources is int 7"),
+        (None, "sources is NoneType"),
+        ({"a": 1}, "sources is dict"),
+        (np.array(3), "expected text or token ids"),
+        ("text", r"sources\[0\] is text, but the model directory has no tokenizer"),
+    ],
+)
+def test_bad_sources_are_named_and_leave_the_model_usable(tiny_model, sources, message):
+    with pytest.raises(InvalidArgument, match=message) as caught:
+        tiny_model.generate(sources)
+    assert isinstance(caught.value, ValueError)
+
+
+# Options.
+
+
+@pytest.mark.usefixtures("stays_usable")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_beams": 0}, "num_beams is 0"),
+        ({"num_beams": -1}, "num_beams is -1"),
+        ({"num_beams": 2**40}, "num_beams is 1099511627776"),
+        ({"num_beams": 1.5}, "num_beams is 1.5, expected an integer"),
+        ({"num_beams": True}, "num_beams is True"),
+        ({"num_beams": "4"}, "num_beams is '4'"),
+        ({"num_beams": 2, "num_return_sequences": 3}, r"at most num_beams \(2\)"),
+        ({"num_return_sequences": 0}, "num_return_sequences is 0"),
+        ({"max_new_tokens": 0}, "max_new_tokens is 0"),
+        ({"max_new_tokens": -5}, "max_new_tokens is -5"),
+        ({"max_new_tokens": 2**63}, "max_new_tokens is 9223372036854775808"),
+        ({"max_length": -3}, "max_length is -3"),
+        ({"min_new_tokens": -1}, "min_new_tokens is -1"),
+        ({"length_penalty": float("nan")}, "length_penalty is nan"),
+        ({"length_penalty": 1e300}, r"length_penalty is 1e\+300"),
+        ({"length_penalty": "long"}, "length_penalty is 'long', expected a number"),
+        ({"early_stopping": "maybe"}, "expected False, True or 'never'"),
+        ({"early_stopping": 1}, "early_stopping is 1"),
+        ({"num_beams": "a", "length_penalty": "b"}, "(?s)num_beams is 'a'.*length_penalty is 'b'"),
+    ],
+)
+def test_bad_options_are_named_and_leave_the_model_usable(tiny_model, options, message):
+    with pytest.raises(InvalidArgument, match=message):
+        tiny_model.generate(SOURCE, **options)
+
+
+def test_an_unknown_option_is_a_type_error_that_lists_the_options(tiny_model):
+    with pytest.raises(TypeError, match="no option 'beams'; the options are num_beams, .*early"):
+        tiny_model.generate(SOURCE, beams=4)
+
+
+@pytest.mark.usefixtures("stays_usable")
+@pytest.mark.parametrize(
+    ("sources", "options"),
+    [
+        (SOURCE, {"max_new_tokens": 10**15}),
+        ([[5] * 1_000_000], {"max_new_tokens": 1}),
+        (SOURCE, {"num_beams": 2**31 - 1, "max_new_tokens": 10**9}),
+    ],
+)
+def test_what_no_memory_holds_is_out_of_memory_before_it_starts(tiny_model, sources, options):
+    with pytest.raises(switch_runtime.OutOfMemory, match="GiB") as caught:
+        tiny_model.generate(sources, **options)
+    assert isinstance(caught.value, MemoryError)
+
+
+# The other calls.
+
+
+def test_encode_gives_one_array_of_hidden_states_per_source(encoder_model, sources):
+    states = encoder_model.encode(sources)
+    assert [state.shape for state in states] == [(len(row), 32) for row in sources]
+    assert all(state.dtype == np.float32 for state in states)
+
+
+def test_encode_of_another_task_names_the_task_to_export(tiny_model):
+    with pytest.raises(InvalidArgument, match="--task encoder"):
+        tiny_model.encode(SOURCE)
+
+
+def test_generate_of_an_encoder_is_refused(encoder_model):
+    with pytest.raises(InvalidArgument, match="encoder"):
+        encoder_model.generate(SOURCE)
+
+
+def test_forward_agrees_with_greedy_decoding(tiny_model):
+    """Up to two tokens nothing is dropped, and the greedy token has the largest logit."""
+    target = tiny_model.generate(SOURCE, max_new_tokens=2)[0].token_ids
+    logits = tiny_model.forward(SOURCE, target)
+    assert logits.shape == (len(target), 131)
+    assert logits.argmax(-1).tolist() == target
+
+
+def test_route_names_the_sparse_layers_and_drops_beyond_capacity(tiny_model, sources):
+    routes = tiny_model.route(sources[0])
+    assert list(routes) == ["encoder.1", "encoder.3"]
+    for expert, gate in routes.values():
+        assert expert.shape == gate.shape == (len(sources[0]),)
+        assert expert.min() == -1  # 13 tokens, 4 experts of capacity 2
+        assert gate.min() > 0
+        assert gate.max() <= 1
+    assert list(tiny_model.route(SOURCE, [4, 1])) == [*routes, "decoder.1", "decoder.3"]
+
+
+@pytest.mark.usefixtures("stays_usable")
+def test_forward_and_route_name_their_bad_input(tiny_model):
+    with pytest.raises(InvalidArgument, match="target has no token ids"):
+        tiny_model.forward(SOURCE, [])
+    with pytest.raises(InvalidArgument, match="target.*131"):
+        tiny_model.forward(SOURCE, [131])
+    with pytest.raises(InvalidArgument, match=r"source\[0\] is \[5\]"):
+        tiny_model.route([[5]])
+
+
+def test_describe_tells_engine_and_directory(tiny_model, tiny_directory):
+    description = tiny_model.describe()
+    assert description["directory"] == str(tiny_directory)
+    assert description["switch_json"]["format"] == 1
+    assert description["onnxruntime"].startswith("1.")
+    description["switch_json"].clear()
+    assert tiny_model.describe()["switch_json"]["format"] == 1
+
+
+def test_a_closed_model_says_so(tiny_directory):
+    with switch_runtime.load(tiny_directory) as model:
+        pass
+    with pytest.raises(InvalidArgument, match="the model is closed"):
+        model.generate(SOURCE)
+    model.close()
+
+
+def test_threads_may_share_a_model(tiny_model, sources):
+    expected = [tiny_model.generate(row, num_beams=2) for row in sources]
+    found: dict[int, list] = {}
+
+    def work(index: int) -> None:
+        found[index] = [tiny_model.generate(row, num_beams=2) for row in sources]
+
+    workers = [threading.Thread(target=work, args=(index,)) for index in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [found[index] for index in range(4)] == [expected] * 4
+
+
+def test_close_waits_for_the_calls_of_other_threads(tiny_directory):
+    model = switch_runtime.load(tiny_directory)
+    found = []
+    options = {"max_new_tokens": 200, "min_new_tokens": 200}
+    worker = threading.Thread(target=lambda: found.extend(model.generate(SOURCE, **options)))
+    worker.start()
+    while model._calls == 0 and worker.is_alive():
+        pass
+    model.close()
+    worker.join()
+    assert len(found[0].token_ids) == 200
+
+
+# Ctrl-C.
+
+CTRL_C = """
+import os, signal, sys, threading, time
+import switch_runtime
+model = switch_runtime.load(sys.argv[1])
+before = model.generate([5, 6, 7, 1], max_new_tokens=4)
+threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+start = time.perf_counter()
+try:
+    model.generate([5, 6, 7, 1], num_beams=2, max_new_tokens=20000, min_new_tokens=20000)
+except KeyboardInterrupt:
+    print("interrupted", time.perf_counter() - start < 1.5)
+print("usable", model.generate([5, 6, 7, 1], max_new_tokens=4) == before)
+"""
+
+
+def test_ctrl_c_ends_a_long_decode_and_the_process_goes_on(tiny_directory):
+    done = subprocess.run(
+        [sys.executable, "-c", CTRL_C, tiny_directory],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.stdout.splitlines() == ["interrupted True", "usable True"], done.stderr
+    assert done.returncode == 0
+    assert done.stderr == ""
+
+
+# Directories.
+
+
+def test_verify_accepts_what_was_exported(tiny_directory, text_directory):
+    for directory in (tiny_directory, text_directory):
+        switch_runtime.load(directory, verify=True).close()
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_file_is_named(tiny_directory, tmp_path, name):
+    directory = copy_directory(tiny_directory, tmp_path / "model")
+    (directory / name).unlink()
+    with pytest.raises(InvalidModel, match=name):
+        switch_runtime.load(directory)
+    with pytest.raises(InvalidModel, match=name):
+        switch_runtime.load(directory, verify=True)
+
+
+@pytest.mark.parametrize("name", [*FILES, "spiece.model"])
+def test_a_truncated_file_is_named(text_directory, tmp_path, name):
+    directory = copy_directory(text_directory, tmp_path / "model")
+    (directory / name).write_bytes((directory / name).read_bytes()[:-1])
+    with pytest.raises(InvalidModel, match=name):
+        switch_runtime.load(directory)
+
+
+def test_altered_files_are_named_by_verify(text_directory, tmp_path):
+    directory = copy_directory(text_directory, tmp_path / "model")
+    for name in ("weights.bin", "spiece.model"):
+        blob = bytearray((directory / name).read_bytes())
+        blob[len(blob) // 2] ^= 1
+        (directory / name).write_bytes(blob)
+    with pytest.raises(InvalidModel, match="(?s)altered.*weights.bin.*spiece.model"):
+        switch_runtime.load(directory, verify=True)
+
+
+def test_a_newer_format_is_refused(tiny_directory, tmp_path):
+    directory = copy_directory(
+        tiny_directory, tmp_path / "model", lambda description: description.update(format=2)
+    )
+    with pytest.raises(InvalidModel, match="format"):
+        switch_runtime.load(directory)
+
+
+@pytest.mark.parametrize("verify", [False, True])
+@pytest.mark.parametrize("kind", ["nothing", "empty directory", "file", "no JSON", "a list"])
+def test_what_is_no_model_directory_is_refused_by_name(tmp_path, kind, verify):
+    path = tmp_path / "not-a-model"
+    if kind == "file":
+        path.write_text("text")
+    elif kind != "nothing":
+        path.mkdir()
+        if kind != "empty directory":
+            (path / "switch.json").write_text("{" if kind == "no JSON" else "[]")
+    with pytest.raises(InvalidModel, match="not-a-model"):
+        switch_runtime.load(path, verify=verify)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "abacus"}, "abacus"),
+        ({"device": 3}, "device is 3"),
+        ({"threads": -1}, "threads is -1"),
+        ({"threads": 1.5}, "threads is 1.5"),
+        ({"threads": True}, "threads is True"),
+    ],
+)
+def test_bad_load_options_are_named(tiny_directory, options, message):
+    with pytest.raises(InvalidArgument, match=message):
+        switch_runtime.load(tiny_directory, **options)
+
+
+def test_a_missing_onnxruntime_is_a_missing_library(tiny_directory):
+    code = f"import switch_runtime; switch_runtime.load({str(tiny_directory)!r})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True,
+        env={"PYTHONPATH": ":".join(sys.path), "SWITCH_ORT_LIBRARY": "/no/libonnxruntime.so"},
+    )  # fmt: skip
+    assert "MissingLibrary" in done.stderr
+    assert "/no/libonnxruntime.so" in done.stderr
