@@ -138,8 +138,9 @@ def _download(repository: str, revision: str | None) -> Path:
 
     where = f"{repository} at revision {revision!r}" if revision else repository
     try:
-        files = HfApi().list_repo_files(repository, revision=revision)
-        patterns = _wanted(repository, files)
+        # model_info does not retry for 20 s when there is no network; list_repo_files does.
+        siblings = HfApi().model_info(repository, revision=revision).siblings or []
+        patterns = _wanted(repository, [file.rfilename for file in siblings])
         return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
     except GatedRepoError as error:
         raise ExportError(
