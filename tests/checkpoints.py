@@ -51,8 +51,12 @@ class Variant:
     one_embedding: bool = False
 
 
+#: How much longer than others the embedding of an eos is.
+EOS_SCALE = 2.6
+
 VARIANTS = {
     "tiny": Variant(export={"verify": True}, seed=1),
+    "beams": Variant(SMALL, seed=11),
     "onnx_target": Variant(SMALL, export={"target": "onnx"}),
     "router_bias": Variant(SMALL | {"router_bias": True}),
     "gelu": Variant(SMALL | {"dense_act_fn": "gelu"}),
@@ -81,10 +85,9 @@ VARIANTS = {
     "buckets": Variant(
         SMALL | {"relative_attention_num_buckets": 12, "relative_attention_max_distance": 21}
     ),
+    "several_eos": Variant(SMALL | {"eos_token_id": [1, 7, 11]}),
     "bfloat16_router": Variant(SMALL | {"router_dtype": "bfloat16"}),
 }
-#: More eos ids than one change what a beam search looks at.
-SEVERAL_EOS = [1, 7, 11]
 
 
 def make_checkpoint(path: Path, variant: Variant) -> Path:
@@ -140,7 +143,8 @@ def draw(name: str, shape: tuple, config, generator):
     if "layer" in name:
         return values * 1.6 * config.d_model**-0.5
     scale = 1.0 if config.tie_word_embeddings or "lm_head" not in name else config.d_model**-0.5
-    values[1] *= 2.0  # eos: often improbable, sometimes the best
+    eos = config.eos_token_id
+    values[eos if isinstance(eos, list) else [eos]] *= EOS_SCALE  # often improbable, sometimes the best
     return values * scale
 
 
