@@ -20,10 +20,15 @@ def interruptible(call: Callable[[], T], cancel: ctypes.c_int32 | None = None) -
     if threading.current_thread() is not threading.main_thread():
         return call()
     outcome: list[tuple[bool, object]] = []
-    entered, done = threading.Event(), threading.Event()
+    lock, done = threading.Lock(), threading.Event()
+    entered = abandoned = False
 
     def work() -> None:
-        entered.set()
+        nonlocal entered
+        with lock:
+            entered = not abandoned
+        if not entered:
+            return
         try:
             outcome.append((True, call()))
         except BaseException as error:
@@ -37,8 +42,9 @@ def interruptible(call: Callable[[], T], cancel: ctypes.c_int32 | None = None) -
     except BaseException:
         if cancel is not None:
             cancel.value = 1
-        # A call not yet entered sees `cancel` when it is; it keeps its own inputs alive.
-        while entered.is_set() and not done.is_set():
+        with lock:
+            abandoned = True
+        while entered and not done.is_set():
             try:
                 done.wait()
             except KeyboardInterrupt:

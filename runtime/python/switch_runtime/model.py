@@ -128,24 +128,16 @@ class Model:
         Raises InvalidArgument, OutOfMemory or Failed; TypeError for an unknown option. Ctrl-C ends
         the call within one decoder step.
         """
-        cancel = ctypes.c_int32(0)
-        native_options = native.GenerateOptions()
-        size = ctypes.sizeof(native_options)
         library = native.library()
+        cancel = ctypes.c_int32(0)
         with self._in_use() as handle:
-            if library.switch_generate_options_init(handle, ctypes.byref(native_options), size):
-                raise native.error()
-        set_options(native_options, options)
-        native_options.cancel = ctypes.pointer(cancel)
-        batch = _batch(token_rows(sources, self._tokenizer))
-        found = interruptible(
-            lambda: self._call(
-                (library.switch_generate, *batch, ctypes.byref(native_options)),
-                arrays.sequences,
-                library.switch_result_free,
-            ),
-            cancel,
-        )
+            native_options = _defaults(handle)
+            set_options(native_options, options)
+            native_options.cancel = ctypes.pointer(cancel)
+            batch = _batch(token_rows(sources, self._tokenizer))
+            call = (library.switch_generate, handle, *batch, ctypes.byref(native_options))
+            read = (arrays.sequences, library.switch_result_free)
+            found = interruptible(lambda: _call(call, *read), cancel)
         return [
             Result(self._text(ids), ids, score, None if eos < 0 else eos)
             for ids, score, eos in found
@@ -207,22 +199,9 @@ class Model:
         return _pointer(ids), len(ids), _pointer(targets), len(targets)
 
     def _arrays(self, function: Callable, *arguments: object) -> list:
-        free = native.library().switch_arrays_free
-        return interruptible(
-            lambda: self._call((function, *arguments), arrays.named_arrays, free)
-        )
-
-    def _call(self, call: tuple, read: Callable, free: Callable) -> list:
-        """Make a native call, read its result and free it, all on this thread."""
-        function, *arguments = call
+        read = (arrays.named_arrays, native.library().switch_arrays_free)
         with self._in_use() as handle:
-            found = function(handle, *arguments)
-            if not found:
-                raise native.error()
-            try:
-                return read(found)
-            finally:
-                free(found)
+            return interruptible(lambda: _call((function, handle, *arguments), *read))
 
     def _in_use(self) -> "_InUse":
         return _InUse(self)
@@ -246,6 +225,27 @@ class _InUse:
         with self._model._idle:
             self._model._calls -= 1
             self._model._idle.notify_all()
+
+
+def _call(call: tuple, read: Callable, free: Callable) -> list:
+    """Make a native call, read its result and free it, all on this thread."""
+    function, *arguments = call
+    found = function(*arguments)
+    if not found:
+        raise native.error()
+    try:
+        return read(found)
+    finally:
+        free(found)
+
+
+def _defaults(handle: object) -> native.GenerateOptions:
+    """Return the model's generation defaults."""
+    options = native.GenerateOptions()
+    size = ctypes.sizeof(options)
+    if native.library().switch_generate_options_init(handle, ctypes.byref(options), size):
+        raise native.error()
+    return options
 
 
 def _pointer(ids: array) -> ctypes.Array:
