@@ -70,16 +70,15 @@ template <typename Options>
 Options read_options(const Options* given, const Options& defaults, const char* name) {
   if (!given) return defaults;
   if (given->size < sizeof(Options) || given->size > kLargestOptions) {
-    throw Error(SWITCH_INVALID_ARGUMENT,
-                std::string("size of ") + name + " is " + std::to_string(given->size) +
-                    ", expected sizeof(" + name + "), " + std::to_string(sizeof(Options)));
+    throw Error(SWITCH_INVALID_ARGUMENT, std::string("size of ") + name + " is " +
+                                             std::to_string(given->size) + ", expected sizeof(" +
+                                             name + "), " + std::to_string(sizeof(Options)));
   }
   const char* bytes = reinterpret_cast<const char*>(given);
   for (size_t i = sizeof(Options); i < given->size; ++i) {
     if (bytes[i] == 0) continue;
-    throw Error(SWITCH_INVALID_ARGUMENT,
-                std::string(name) + " sets options that this version (" + SWITCH_VERSION +
-                    ") does not know");
+    throw Error(SWITCH_INVALID_ARGUMENT, std::string(name) + " sets options that this version (" +
+                                             SWITCH_VERSION + ") does not know");
   }
   return *given;
 }
@@ -123,10 +122,9 @@ switch_status switch_generate_options_init(const switch_model* model,
     const auto defaults = default_options(checked(model).config);
     if (!options) throw Error(SWITCH_INVALID_ARGUMENT, "options is NULL");
     if (size < sizeof defaults || size > kLargestOptions) {
-      throw Error(SWITCH_INVALID_ARGUMENT,
-                  "size is " + std::to_string(size) +
-                      ", expected sizeof(switch_generate_options), " +
-                      std::to_string(sizeof defaults));
+      throw Error(SWITCH_INVALID_ARGUMENT, "size is " + std::to_string(size) +
+                                               ", expected sizeof(switch_generate_options), " +
+                                               std::to_string(sizeof defaults));
     }
     std::memset(static_cast<void*>(options), 0, size);
     *options = defaults;
@@ -143,8 +141,7 @@ switch_result* switch_generate(switch_model* model, const int64_t* ids, const in
         read_options(options, default_options(loaded.config), "switch_generate_options");
     const SearchOptions search = read_search_options(loaded.config, read);
     auto result = std::make_unique<switch_result>();
-    result->generated =
-        generate(*loaded.backend, loaded.config, {ids, lengths, batch}, search);
+    result->generated = generate(*loaded.backend, loaded.config, {ids, lengths, batch}, search);
     return result.release();
   });
 }
@@ -192,8 +189,7 @@ switch_arrays* switch_forward(switch_model* model, const int64_t* source, int64_
   return guard<switch_arrays*>(nullptr, [&] {
     const Model& loaded = checked(model);
     auto result = std::make_unique<switch_arrays>();
-    result->arrays =
-        forward(*loaded.backend, loaded.config, {source, sources}, {target, targets});
+    result->arrays = forward(*loaded.backend, loaded.config, {source, sources}, {target, targets});
     return result.release();
   });
 }

@@ -214,8 +214,7 @@ class OrtBackend : public Backend {
       call(api_->AddSessionConfigEntry(options, "session.intra_op.allow_spinning", "0"));
     }
     if (!options_.plugin_library.empty()) {
-      check(api_,
-            api_->RegisterCustomOpsLibrary_V2(options, options_.plugin_library.c_str()),
+      check(api_, api_->RegisterCustomOpsLibrary_V2(options, options_.plugin_library.c_str()),
             SWITCH_MISSING_LIBRARY, "plugin library " + options_.plugin_library);
     }
   }

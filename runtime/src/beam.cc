@@ -152,8 +152,8 @@ class BeamSearch {
       if (!ends) score += kImpossible;
       merged.push_back({continuation.node, score, ends});
     }
-    const auto chosen = best_of(merged, static_cast<size_t>(beams_),
-                                [](const Beam& beam) { return beam.score; });
+    const auto chosen =
+        best_of(merged, static_cast<size_t>(beams_), [](const Beam& beam) { return beam.score; });
     for (size_t i = 0; i < chosen.size(); ++i) item.finished[i] = merged[chosen[i]];
   }
 

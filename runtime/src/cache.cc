@@ -60,7 +60,10 @@ SelfCache::SelfCache(CacheShape shape, int64_t most) : shape_(shape), most_(most
 void SelfCache::allocate(int64_t capacity) {
   const std::vector<int64_t> shape = {shape_.rows, shape_.heads, capacity, shape_.head_size};
   const size_t size = count_of(shape);
-  Buffer memory(count_of({2 * shape_.layers, static_cast<int64_t>(size)}) * sizeof(float));
+  const size_t bytes = count_of({2 * shape_.layers, static_cast<int64_t>(size)}) * sizeof(float);
+  Buffer memory(bytes);
+  // Masked rows still pass through the arithmetic: what is not a number there would spread.
+  std::memset(memory.as<char>(), 0, bytes);
   Buffer spare(size / static_cast<size_t>(shape_.rows) * sizeof(float));
   std::vector<Tensor> tensors;
   float* data = memory.as<float>();

@@ -17,8 +17,8 @@ struct CacheShape {
   int64_t head_size;
 };
 
-// Copies that turn row r into what row parents[r] was, in an order in which no source is overwritten
-// too early. kSaved stands for the one spare row that breaks a cycle.
+// Copies that turn row r into what row parents[r] was, in an order in which no source is
+// overwritten too early. kSaved stands for the one spare row that breaks a cycle.
 struct RowCopy {
   static constexpr int64_t kSaved = -1;
   int64_t from;

@@ -19,14 +19,13 @@ constexpr int64_t kNewestFormat = 1;
 constexpr int64_t kLargestSize = int64_t{1} << 24;  // of an axis: keeps every product in 64 bits
 constexpr int64_t kMostLayers = 4096;
 constexpr int64_t kMostEosTokens = 256;
-constexpr int kDeepestNesting = 32;             // the parser and the printer recurse
-constexpr int64_t kLargestJson = 64 << 20;      // bytes
+constexpr int kDeepestNesting = 32;                // the parser and the printer recurse
+constexpr int64_t kLargestJson = 64 << 20;         // bytes
 constexpr int64_t kMostNewTokens = INT64_MAX / 4;  // generate refuses far smaller ones by memory
 
 [[noreturn]] void refuse(const std::string& directory, const std::vector<std::string>& problems) {
-  throw Error(SWITCH_INVALID_MODEL,
-              list_problems(directory + " cannot be loaded", problems) +
-                  "\nExport the checkpoint again with switch-export.");
+  throw Error(SWITCH_INVALID_MODEL, list_problems(directory + " cannot be loaded", problems) +
+                                        "\nExport the checkpoint again with switch-export.");
 }
 
 Json parse_document(const std::string& text, const std::string& directory) {
@@ -187,7 +186,7 @@ std::optional<GraphSpec> read_graph(const Json& document, const std::string& nam
 
 void check_file(const std::string& directory, const std::string& name, int64_t size,
                 std::vector<std::string>& problems) {
-  struct stat found {};
+  struct stat found{};
   if (stat((directory + "/" + name).c_str(), &found) != 0) {
     problems.push_back(name + " is missing (" + std::strerror(errno) + ")");
   } else if (!S_ISREG(found.st_mode)) {
@@ -253,7 +252,7 @@ Config build_config(const Json& document, const std::string& directory, bool loo
 }
 
 std::string read_document(const std::string& directory) {
-  struct stat found {};
+  struct stat found{};
   if (stat(directory.c_str(), &found) != 0) refuse_directory(directory, std::strerror(errno));
   if (!S_ISDIR(found.st_mode)) refuse_directory(directory, "it is not a directory");
   const std::string path = directory + "/switch.json";

@@ -21,8 +21,8 @@ std::string numbered(const char* name, int64_t index) {
   return name + std::string(".") + std::to_string(index);
 }
 
-void add_pairs(std::vector<TensorSpec>& tensors, const char* key, const char* value,
-               int64_t layers, const Shape& shape) {
+void add_pairs(std::vector<TensorSpec>& tensors, const char* key, const char* value, int64_t layers,
+               const Shape& shape) {
   for (int64_t i = 0; i < layers; ++i) {
     tensors.push_back({numbered(key, i), Type::kFloat32, shape});
     tensors.push_back({numbered(value, i), Type::kFloat32, shape});
@@ -68,10 +68,10 @@ Contract decoder_contract(const Config& config) {
   add_pairs(contract.inputs, "cross_key", "cross_value", layers, cross_shape(config));
   const bool hidden = config.task == Task::kHidden;
   const Axis width = fixed(hidden ? config.d_model : config.vocab_size);
-  contract.needed = {{hidden ? "last_hidden_state" : "logits",
-                      Type::kFloat32,
-                      {any("R"), any("T"), width}}};
-  add_pairs(contract.needed, "new_key", "new_value", layers, {any("R"), heads, any("T"), head_size});
+  contract.needed = {
+      {hidden ? "last_hidden_state" : "logits", Type::kFloat32, {any("R"), any("T"), width}}};
+  add_pairs(contract.needed, "new_key", "new_value", layers,
+            {any("R"), heads, any("T"), head_size});
   add_routes(contract.possible, config.sparse_decoder_layers, {any("R"), any("T")});
   return contract;
 }

@@ -11,8 +11,7 @@ Decoder::Decoder(Backend& backend, const Config& config, const Sources& sources,
       cross_(make_cross(config, sources)),
       cache_({config.num_decoder_layers, rows, config.num_heads, config.d_kv}, most_steps) {
   run_encoder(backend, sources, cross_);
-  outputs_.emplace_back("logits", Type::kFloat32,
-                        std::vector<int64_t>{rows, 1, config.vocab_size});
+  outputs_.emplace_back("logits", Type::kFloat32, std::vector<int64_t>{rows, 1, config.vocab_size});
   const std::vector<int64_t> shape = {rows, config.num_heads, 1, config.d_kv};
   for (int64_t i = 0; i < config.num_decoder_layers; ++i) {
     outputs_.emplace_back("new_key." + std::to_string(i), Type::kFloat32, shape);

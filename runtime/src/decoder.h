@@ -41,7 +41,7 @@ class Decoder {
   int64_t position_ = 0;
   std::vector<int64_t> tokens_;
   std::vector<Array> cross_;
-  std::vector<Array> outputs_;      // logits, then the new rows
+  std::vector<Array> outputs_;  // logits, then the new rows
   std::vector<Tensor> new_rows_;
   SelfCache cache_;
   std::unique_ptr<BoundGraph> graph_;

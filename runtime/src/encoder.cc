@@ -29,10 +29,9 @@ std::vector<int64_t> check_lengths(const TokenLists& lists) {
       problems.push_back("and more");
       break;
     }
-    problems.push_back("source " + std::to_string(i) +
-                       (lists.lengths[i] == 0
-                            ? " is empty"
-                            : " has length " + std::to_string(lists.lengths[i])));
+    problems.push_back(
+        "source " + std::to_string(i) +
+        (lists.lengths[i] == 0 ? " is empty" : " has length " + std::to_string(lists.lengths[i])));
   }
   if (!problems.empty()) {
     throw Error(SWITCH_INVALID_ARGUMENT,
@@ -50,10 +49,10 @@ Tensor Sources::mask_tensor() const { return int64_tensor("attention_mask", mask
 void check_ids(const Config& config, const char* what, const int64_t* ids, int64_t count) {
   for (int64_t i = 0; i < count; ++i) {
     if (ids[i] >= 0 && ids[i] < config.vocab_size) continue;
-    throw Error(SWITCH_INVALID_ARGUMENT,
-                std::string(what) + ": token " + std::to_string(i) + " is " +
-                    std::to_string(ids[i]) + ", expected an id from 0 to " +
-                    std::to_string(config.vocab_size - 1));
+    throw Error(SWITCH_INVALID_ARGUMENT, std::string(what) + ": token " + std::to_string(i) +
+                                             " is " + std::to_string(ids[i]) +
+                                             ", expected an id from 0 to " +
+                                             std::to_string(config.vocab_size - 1));
   }
 }
 

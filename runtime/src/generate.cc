@@ -68,8 +68,7 @@ void check_demand(const Config& config, const Sources& sources, const SearchOpti
   const std::string what = "decoding " + std::to_string(sources.batch) + " sources with " +
                            std::to_string(options.num_beams) + " beams and up to " +
                            std::to_string(options.max_new_tokens) + " new tokens";
-  const double one_row =
-      decoder_demand(config, {1, 1, options.max_new_tokens, sources.width});
+  const double one_row = decoder_demand(config, {1, 1, options.max_new_tokens, sources.width});
   check_memory(what, rows * one_row, "Lower max_new_tokens or num_beams, or pass fewer sources.");
 }
 
@@ -128,8 +127,8 @@ Generated generate(Backend& backend, const Config& config, const TokenLists& lis
   Decoder decoder(backend, config, sources, sources.batch * options.num_beams,
                   options.max_new_tokens);
   Generated result;
-  result.sequences = options.num_beams == 1 ? greedy_search(decoder, context)
-                                            : beam_search(decoder, context);
+  result.sequences =
+      options.num_beams == 1 ? greedy_search(decoder, context) : beam_search(decoder, context);
   result.steps = decoder.steps();
   return result;
 }

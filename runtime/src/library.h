@@ -14,10 +14,10 @@ struct OrtLibrary {
   std::string path;
 };
 
-// Open ONNX Runtime once for the whole process. `wanted` is a path or empty: then $SWITCH_ORT_LIBRARY,
-// one that is already loaded, the system's.
-// Throws Error SWITCH_MISSING_LIBRARY with every place that was tried, SWITCH_INVALID_ARGUMENT if
-// `wanted` is another library than the one in use.
+// Open ONNX Runtime once for the whole process. `wanted` is a path or empty: then
+// $SWITCH_ORT_LIBRARY, one that is already loaded, the system's. Throws Error
+// SWITCH_MISSING_LIBRARY with every place that was tried, SWITCH_INVALID_ARGUMENT if `wanted` is
+// another library than the one in use.
 const OrtLibrary& open_ort_library(const std::string& wanted);
 
 // Value of an environment variable; "" if unset.

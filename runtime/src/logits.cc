@@ -35,7 +35,7 @@ float max_of(const float* values, int64_t count) {
 // exp(x) for x <= 0 to about one unit in the last place. The library's expf is a call per element,
 // which over a vocabulary costs more than the rest of the search.
 inline float exp_negative(float x) {
-  x = x < -87.0f ? -87.0f : x;  // exp(-87) is next to the smallest normal float
+  x = x < -87.0f ? -87.0f : x;      // exp(-87) is next to the smallest normal float
   const float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to a whole number
   const float shifted = x * 1.44269504f + magic;
   const float n = shifted - magic;

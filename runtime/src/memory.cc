@@ -35,9 +35,9 @@ double encoder_demand(const Config& config, int64_t batch, int64_t width) {
   const double rows = batch, tokens = width, heads = config.num_heads;
   // Scores before and after the softmax, the position bias, and its table of bucket numbers.
   const double attention = (2 * rows + 1) * heads * tokens * tokens * kFloat + tokens * tokens * 8;
-  const double hidden = rows * tokens * kFloat *
-                        (double(config.d_ff) * sparse_share(config.sparse_encoder_layers) +
-                         4.0 * config.d_model);
+  const double hidden =
+      rows * tokens * kFloat *
+      (double(config.d_ff) * sparse_share(config.sparse_encoder_layers) + 4.0 * config.d_model);
   const double cross = 2.0 * config.num_decoder_layers * rows * heads * tokens * config.d_kv;
   return attention + hidden + (config.task == Task::kEncoder ? 0 : cross * kFloat);
 }

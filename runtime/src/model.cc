@@ -18,7 +18,7 @@ std::string text_or_empty(const char* text) { return text ? text : ""; }
 std::string find_plugin(const switch_load_options& options) {
   const std::string option = text_or_empty(options.plugin_library);
   const std::string path = option.empty() ? environment("SWITCH_PLUGIN_LIBRARY") : option;
-  struct stat found {};
+  struct stat found{};
   if (!path.empty() && stat(path.c_str(), &found) != 0) {
     throw Error(SWITCH_MISSING_LIBRARY,
                 "plugin library " + path + " (" +
@@ -64,8 +64,7 @@ std::unique_ptr<Model> load_model(const std::string& directory,
       {"switch_json", nlohmann::json::parse(model->config.document)},
   };
   // Paths need not be UTF-8.
-  model->description =
-      description.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  model->description = description.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
   return model;
 }
 

@@ -34,9 +34,8 @@ OrtEnvironment make_environment(const OrtApi* api, int threads) {
   check(api, api->SetGlobalInterOpNumThreads(options, 1), SWITCH_FAILED, doing);
   OrtEnv* env = nullptr;
   check(api,
-        api->CreateEnvWithCustomLoggerAndGlobalThreadPools(discard, nullptr,
-                                                           ORT_LOGGING_LEVEL_FATAL,
-                                                           "switch_runtime", options, &env),
+        api->CreateEnvWithCustomLoggerAndGlobalThreadPools(
+            discard, nullptr, ORT_LOGGING_LEVEL_FATAL, "switch_runtime", options, &env),
         SWITCH_FAILED, doing);
   return OrtEnvironment{env, threads};
 }

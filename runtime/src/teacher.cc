@@ -82,8 +82,7 @@ std::vector<Array> cut(const Array& states, const Sources& sources, int64_t d_mo
   std::vector<Array> result;
   const float* from = static_cast<float*>(states.tensor.data);
   for (int64_t length : sources.lengths) {
-    result.emplace_back("last_hidden_state", Type::kFloat32,
-                        std::vector<int64_t>{length, d_model});
+    result.emplace_back("last_hidden_state", Type::kFloat32, std::vector<int64_t>{length, d_model});
     std::memcpy(result.back().tensor.data, from, result.back().tensor.bytes());
     from += sources.width * d_model;
   }

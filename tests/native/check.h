@@ -1,0 +1,90 @@
+// Assertions that say what was found, and a main that runs every test and counts failures.
+#ifndef SWITCH_TESTS_CHECK_H_
+#define SWITCH_TESTS_CHECK_H_
+
+#include <cmath>
+#include <functional>
+#include <iostream>
+#include <sstream>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "error.h"
+
+namespace switch_tests {
+
+struct Failure {
+  std::string message;
+};
+
+template <typename T>
+std::string show(const T& value) {
+  std::ostringstream text;
+  text << value;
+  return text.str();
+}
+
+template <typename T>
+std::string show(const std::vector<T>& values) {
+  std::string text = "[";
+  for (const T& value : values) text += (text.size() > 1 ? ", " : "") + show(value);
+  return text + "]";
+}
+
+inline void expect(bool holds, const std::string& what) {
+  if (!holds) throw Failure{what};
+}
+
+template <typename A, typename B>
+void expect_equal(const A& found, const B& expected, const std::string& what) {
+  expect(found == expected, what + " is " + show(found) + ", expected " + show(expected));
+}
+
+inline void expect_close(double found, double expected, double tolerance, const std::string& what) {
+  expect(std::abs(found - expected) <= tolerance * std::max(1.0, std::abs(expected)),
+         what + " is " + show(found) + ", expected " + show(expected));
+}
+
+// The message of the Error that `body` throws; it must have the status and hold every part.
+inline std::string expect_error(switch_status status, const std::vector<std::string>& parts,
+                                const std::function<void()>& body) {
+  try {
+    body();
+  } catch (const switch_runtime::Error& error) {
+    const std::string message = error.what();
+    expect_equal(static_cast<int>(error.status()), static_cast<int>(status),
+                 "status of \"" + message + "\"");
+    for (const auto& part : parts) {
+      expect(message.find(part) != std::string::npos,
+             "\"" + part + "\" is not in \"" + message + "\"");
+    }
+    return message;
+  }
+  throw Failure{"no error, expected one with \"" + show(parts) + "\""};
+}
+
+using Tests = std::vector<std::pair<std::string, std::function<void()>>>;
+
+inline int run_tests(const Tests& tests) {
+  int failures = 0;
+  for (const auto& [name, test] : tests) {
+    std::string problem;
+    try {
+      test();
+    } catch (const Failure& failure) {
+      problem = failure.message;
+    } catch (const std::exception& error) {
+      problem = std::string("unexpected exception: ") + error.what();
+    }
+    failures += !problem.empty();
+    std::cout << (problem.empty() ? "ok      " : "FAILED  ") << name << "\n";
+    if (!problem.empty()) std::cout << "        " << problem << "\n";
+  }
+  std::cout << tests.size() - failures << " of " << tests.size() << " passed\n";
+  return failures == 0 ? 0 : 1;
+}
+
+}  // namespace switch_tests
+
+#endif  // SWITCH_TESTS_CHECK_H_
