@@ -11,6 +11,8 @@ from switch_export import checkpoint as checkpoints
 from switch_export.directory import check_output, staged, write_description
 from switch_export.errors import ExportError, UnsupportedCheckpoint
 
+#: Of the model directory, see docs/model-directory.md.
+FORMAT = 1
 TARGETS = ("onnx", "cpu")
 PRECISIONS = ("fp32",)
 TASKS = ("seq2seq", "encoder", "hidden")
@@ -153,7 +155,7 @@ def _describe(checkpoint, options: Options, summary: Summary) -> dict:
     if summary.verification_error is not None:
         verification = {"error": summary.verification_error, "tensor": summary.worst_tensor}
     return {
-        "format": 1,
+        "format": FORMAT,
         "producer": {
             "switch_export": version("switch-export"),
             "torch": version("torch"),

@@ -1,6 +1,6 @@
 """ONNX Runtime against PyTorch: both graphs, a ragged batch, some decoder steps.
 
-The PyTorch side reads the checkpoint, not weights.bin, so a weight written to the wrong place shows.
+The PyTorch side reads the checkpoint, not weights.bin: a weight in the wrong place shows.
 """
 
 from collections.abc import Callable

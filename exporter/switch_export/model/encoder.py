@@ -65,4 +65,5 @@ def _output_names(config: SwitchConfig, task: str) -> list[str]:
             f"cross_{part}.{i}" for i in range(config.num_decoder_layers)
             for part in ("key", "value")
         ]
-    return names + [f"{part}.{i}" for i in config.sparse_encoder_layers for part in ("expert", "gate")]
+    sparse = config.sparse_encoder_layers
+    return [*names, *(f"{part}.{i}" for i in sparse for part in ("expert", "gate"))]
