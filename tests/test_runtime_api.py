@@ -302,7 +302,7 @@ CTRL_C_IN_FORWARD = """
 import os, signal, sys, threading
 import switch_runtime
 model = switch_runtime.load(sys.argv[1])
-source, target = [5] * 2000, [6] * 2000
+source, target = [5] * 500, [6] * 500
 threading.Timer(0.05, lambda: [os.kill(os.getpid(), signal.SIGINT) for _ in range(3)]).start()
 try:
     while True:
