@@ -7,7 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
+from released_layout import REDUCED, make_released
 from small_checkpoint import edit_config, read_state, save_small, write_state
 
 from switch_export import cli
@@ -56,7 +58,7 @@ def test_version_is_the_packages():
 
 
 @pytest.mark.parametrize("arguments", [
-    (), ("--model",), ("--model", "m", "--precision", "fp7"), ("--model", "m", "--task", "poetry"),
+    (), ("--model", "m", "--precision", "fp7"), ("--model", "m", "--task", "poetry"),
     ("--model", "m", "--capacity", "some"), ("--model", "m", "--target", "abacus"), ("--nonsense",),
 ], ids=str)
 def test_wrong_usage_has_exit_code_2(arguments):
@@ -83,6 +85,19 @@ def test_an_export_prints_a_table_and_ends_with_the_path(small, tmp_path):
     assert described["verification"]["error"] < 1e-4
     for stage in ("trace", "write", "verify"):
         assert f"{stage} ...\n" in result.stderr
+
+
+def test_the_layout_of_google_switch_base_8_exports(tmp_path):
+    path = make_released(tmp_path / "released", **REDUCED)
+    result = invoke("--model", path, "--output", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    described = json.loads((tmp_path / "out" / "switch.json").read_text())
+    assert described["model"]["sparse_decoder_layers"] == [1, 3, 5, 7, 9, 11]
+    state = torch.load(path / "pytorch_model.bin", weights_only=True)
+    embedding = state["shared.weight"].numel()
+    counted = sum(tensor.numel() for tensor in state.values()) - 3 * embedding
+    assert described["model"]["parameters"] == counted
+    assert described["verification"]["error"] < 1e-4
 
 
 def test_the_default_output_is_named_after_the_model(small, tmp_path, monkeypatch):
@@ -118,8 +133,8 @@ def refused(path, tmp_path, *reasons):
     result = invoke("--model", path, "--output", output, "--no-verify")
     assert result.exit_code == 1
     assert isinstance(result.exception, SystemExit)
-    assert result.output.startswith("Error: ")
-    assert "Traceback" not in result.output
+    assert "Error: " in result.stderr
+    assert "Traceback" not in result.stderr
     for reason in reasons:
         assert reason in result.output
     assert list(output.parent.iterdir()) == []
@@ -152,6 +167,24 @@ def test_weights_that_are_not_finite_are_refused_and_nothing_is_left(tmp_path):
     state["encoder.final_layer_norm.weight"][3] = float("nan")
     write_state(path, state)
     refused(path, tmp_path, "encoder.final_layer_norm.weight", "1 NaN")
+
+
+def test_a_full_disk_is_refused_and_nothing_is_left(small, tmp_path):
+    program = (
+        "import resource\n"
+        "from switch_export.cli import main\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 13, 1 << 13))\n"
+        "main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "--model", small, "--output", tmp_path / "out",
+         "--task", "encoder"],
+        capture_output=True, text=True, check=False,
+    )
+    assert done.returncode == 1
+    assert "Error: the disk is full" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_wrong_name_is_refused(tmp_path):
