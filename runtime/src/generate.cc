@@ -65,7 +65,7 @@ void check_beams(const switch_generate_options& options, std::vector<std::string
 void check_demand(const Config& config, const Sources& sources, const SearchOptions& options) {
   // Rows may overflow int64 only for demands that no machine meets.
   const double rows = double(sources.batch) * double(options.num_beams);
-  const std::string what = "decoding " + std::to_string(sources.batch) + " sources with " +
+  const std::string what = "decoding a batch of " + std::to_string(sources.batch) + " with " +
                            std::to_string(options.num_beams) + " beams and up to " +
                            std::to_string(options.max_new_tokens) + " new tokens";
   const double one_row = decoder_demand(config, {1, 1, options.max_new_tokens, sources.width});
