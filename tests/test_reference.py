@@ -6,15 +6,14 @@ import numpy as np
 import pytest
 import reference
 import torch
-from checkpoints import pad, random_rows
+from checkpoints import VARIANTS, pad, random_rows
 from safetensors.numpy import load_file
 from tolerances import assert_close
 from transformers.models.switch_transformers.modeling_switch_transformers import (
     SwitchTransformersAttention,
 )
 
-NAMES = ["tiny", "router_bias", "gelu", "gelu_new", "silu", "untied", "tied_flag_other_head",
-         "tied_flag_other_embeddings",         "step_one", "asymmetric", "capacity_zero", "no_drop", "legacy", "buckets"]
+NAMES = [name for name in VARIANTS if name != "bfloat16_router"]
 
 
 def reference_model(case) -> reference.Model:
