@@ -166,7 +166,7 @@ def record_routes(model) -> tuple[dict[str, tuple], list]:
 
     def hook_for(name: str):
         def hook(_router, _arguments, output):
-            chosen, gate, logits = (part.detach().numpy() for part in output)
+            chosen, gate, logits = (part.detach().float().numpy() for part in output)
             expert = np.where(chosen.sum(-1) > 0, chosen.argmax(-1), -1)
             probabilities = np.exp(logits - logits.max(-1, keepdims=True))
             best = np.sort(probabilities / probabilities.sum(-1, keepdims=True), -1)

@@ -1,5 +1,6 @@
 """Fixtures that several test files use. Each variant is made and exported once per session."""
 
+import os
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +23,8 @@ class Case:
     @cached_property
     def checkpoint(self) -> Path:
         """The Hugging Face directory."""
-        return make_checkpoint(self.folder / f"{self.name}-checkpoint", self.variant)
+        path = self.folder / f"{self.name}-checkpoint"
+        return path if path.exists() else make_checkpoint(path, self.variant)
 
     def directory(self, task: str = "seq2seq") -> Path:
         """The exported model directory."""
@@ -50,8 +52,13 @@ class Case:
 
 @pytest.fixture(scope="session")
 def cases(tmp_path_factory) -> dict[str, Case]:
-    """Every variant by name."""
-    folder = tmp_path_factory.mktemp("variants")
+    """Every variant by name.
+
+    tests/mutations.py sets SWITCH_TEST_VARIANTS to a folder that several sessions share, where only
+    the runtime differs between them.
+    """
+    shared = os.environ.get("SWITCH_TEST_VARIANTS")
+    folder = Path(shared) if shared else tmp_path_factory.mktemp("variants")
     return {name: Case(name, variant, folder) for name, variant in VARIANTS.items()}
 
 
