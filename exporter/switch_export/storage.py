@@ -61,6 +61,7 @@ class WeightFile:
                     file.write(memoryview(tensor.numpy()).cast("B"))
                     progress(file.tell(), self.bytes)
             file.truncate(self.bytes)
+        progress(self.bytes, self.bytes)
 
     def _tensors(self, stored: Stored) -> "Iterator[Tensor]":
         weight = self._weights[stored.name]
