@@ -126,7 +126,8 @@ def draw(name: str, shape: tuple, config, generator):
         return values * 1.6 * config.d_model**-0.5
     scale = 1.0 if config.tie_word_embeddings or "lm_head" not in name else config.d_model**-0.5
     eos = config.eos_token_id
-    values[eos if isinstance(eos, list) else [eos]] *= EOS_SCALE  # often improbable, sometimes the best
+    ends = eos if isinstance(eos, list) else [eos]
+    values[ends] *= EOS_SCALE  # often improbable, sometimes the best
     return values * scale
 
 
