@@ -74,7 +74,7 @@ typedef struct switch_load_options {
 // sampling yet, and a checkpoint's do_sample is ignored.
 typedef struct switch_generate_options {
   size_t size;
-  int32_t num_beams;             // 1 is greedy
+  int32_t num_beams;             // 1 (greedy) to 1024
   int32_t num_return_sequences;  // <= num_beams
   int64_t max_new_tokens;        // -1: max_length decides
   int64_t max_length;            // counts the start token; -1: 20 new tokens

@@ -10,6 +10,8 @@
 namespace switch_runtime {
 namespace {
 
+// A step cannot be interrupted, so it must not take minutes. Nobody searches wider.
+constexpr int32_t kMostBeams = 1024;
 constexpr int64_t kDefaultNewTokens = 20;  // transformers' default where nobody names a length
 
 int32_t clamp_to_int32(int64_t value) {
@@ -44,9 +46,9 @@ void check_candidates(const Config& config, const SearchOptions& options,
 }
 
 void check_beams(const switch_generate_options& options, std::vector<std::string>& problems) {
-  if (options.num_beams < 1) {
-    problems.push_back("num_beams is " + std::to_string(options.num_beams) +
-                       ", expected 1 or more");
+  if (options.num_beams < 1 || options.num_beams > kMostBeams) {
+    problems.push_back("num_beams is " + std::to_string(options.num_beams) + ", expected 1 to " +
+                       std::to_string(kMostBeams));
   }
   if (options.num_return_sequences < 1) {
     problems.push_back("num_return_sequences is " + std::to_string(options.num_return_sequences) +
