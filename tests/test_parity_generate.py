@@ -101,6 +101,7 @@ def test_no_sequence_ends_before_min_new_tokens(cases, name, num_beams, least):
     assert min(len(r.token_ids) for r in results) >= least
 
 
+@pytest.mark.filterwarnings("ignore:Using the model-agnostic default `max_length`")
 @pytest.mark.parametrize("num_beams", [1, 4])
 @pytest.mark.parametrize("options", [{}, {"max_length": 6}, {"max_new_tokens": 1},
                                      {"max_length": 2}])
@@ -142,9 +143,10 @@ def stepwise(case, source: list[int], ids: list[int]) -> np.ndarray:
     """The logits [V] from which transformers chooses the last of ids."""
     past = None
     with torch.no_grad():
+        encoded = case.oracle.get_encoder()(input_ids=torch.tensor([source]))
         for token in [0, *ids[:-1]]:
             out = case.oracle(
-                input_ids=torch.tensor([source]), decoder_input_ids=torch.tensor([[token]]),
+                encoder_outputs=encoded, decoder_input_ids=torch.tensor([[token]]),
                 past_key_values=past, use_cache=True,
             )
             past = out.past_key_values
