@@ -153,6 +153,7 @@ def main(models: tuple[str, ...], threads: int, repeats: int, readme: bool) -> N
         checkpoint = tiny if name == "switch-tiny" else shapes.random_checkpoint(name, WORK)
         rows += run(name, checkpoint, threads, repeats)
     results = ROOT / "benchmarks" / "results" / "decode.jsonl"
+    results.parent.mkdir(exist_ok=True)
     results.write_text("".join(json.dumps(row) + "\n" for row in rows))
     click.echo(report.table(rows))
     if readme:

@@ -7,10 +7,11 @@ import reference
 from onnx import TensorProto, helper
 from tolerances import assert_close
 
-from switch_export.moe.bodies import OPSET, switch_moe_function
+from switch_export.moe.bodies import switch_moe_function
 from switch_plugins import spec
 
-KINDS = ("gather", "slots", "either")
+STANDARD = ("gather", "slots", "either")
+KINDS = (*STANDARD, "cpu")
 D, F = 6, 10
 ROUTES = {
     "spread": [0, 1, 2, 3, 2, 1, 0, 0, 3],
@@ -40,11 +41,12 @@ def session(kind: str, activation: str = "relu", dropped: str = "zero"):
         value("x", ["T", D]), value("expert", ["T"], TensorProto.INT32), value("gate", ["T"]),
         value("wi", ["E", F, D]), value("wo", ["E", D, F]),
     ]
-    imports = [helper.make_opsetid("", OPSET), helper.make_opsetid(spec.DOMAIN, spec.VERSION)]
+    function = switch_moe_function(kind, activation, dropped)
+    imports = [*function.opset_import, helper.make_opsetid(spec.DOMAIN, spec.VERSION)]
     graph = helper.make_graph([node], "one", inputs, [value("y", ["T", D])])
     model = helper.make_model(
         graph, opset_imports=imports, ir_version=10,
-        functions=[switch_moe_function(kind, activation, dropped)],
+        functions=[function],
     )
     onnx.checker.check_model(model)
     options = onnxruntime.SessionOptions()
@@ -80,7 +82,7 @@ def test_body_gives_what_the_reference_gives(bodies, kind, name, dropped):
     check(bodies, ROUTES[name], (kind, "relu", dropped))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", STANDARD)
 @pytest.mark.parametrize("activation", ["gelu", "gelu_new", "silu"])
 def test_body_applies_the_activation(bodies, kind, activation):
     check(bodies, ROUTES["spread"], (kind, activation, "zero"))
@@ -96,6 +98,7 @@ def test_one_expert_serves_any_number_of_tokens(bodies, kind, tokens):
 def test_both_branches_of_the_decoders_body_agree_with_the_reference(bodies, tokens):
     routes = np.random.default_rng(tokens).integers(-1, 9, tokens).tolist()
     check(bodies, routes, ("either", "relu", "zero"), experts=9)
+    check(bodies, routes, ("cpu", "relu", "zero"), experts=9)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -111,3 +114,28 @@ def test_an_infinite_state_of_a_dropped_token_stays_out(bodies, kind):
     y = bodies[body].run(["y"], feeds)[0]
     assert y[0] == pytest.approx(0.5 * D * F)
     assert (y[1] == 0).all()
+
+
+def operators(nodes) -> set[tuple[str, str]]:
+    """Domain and type of every node, those of branches too."""
+    found = set()
+    for node in nodes:
+        found.add((node.domain, node.op_type))
+        for attribute in node.attribute:
+            found |= operators(attribute.g.node)
+    return found
+
+
+def test_target_onnx_holds_standard_operators_only(cases):
+    for path in sorted(cases["capacity_zero"].directory().glob("*.onnx")):
+        model = onnx.load(path, load_external_data=False)
+        domains = {domain for domain, _ in operators(model.graph.node)}
+        for function in model.functions:
+            domains |= {domain for domain, _ in operators(function.node)}
+        assert domains == {"", spec.DOMAIN}, path.name
+
+
+def test_target_cpu_reads_a_token_s_expert_in_place(tiny_directory):
+    for path in sorted(tiny_directory.glob("*.onnx")):
+        (function,) = onnx.load(path, load_external_data=False).functions
+        assert ("com.microsoft", "MoE") in operators(function.node), path.name

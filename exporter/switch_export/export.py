@@ -117,7 +117,7 @@ def _write(checkpoint, options: Options, directory: Path, report: Progress) -> S
     config = checkpoint.config
     table = open_weights(checkpoint, options.task)
     capacity = Capacity(options.capacity, config.expert_capacity)
-    plans = plan_graphs(config, capacity, options.task, table.embeddings)
+    plans = plan_graphs(config, capacity, options.task, table.embeddings, options.target)
     wanted = [stored for plan in plans for stored in plan.names.values()]
     weights = WeightFile(directory / "weights.bin", table.weights, wanted)
     summary = Summary(directory)

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,11 +49,15 @@ class GraphPlan:
     outputs: dict[str, tuple]
     names: dict[str, Stored]
     buckets: Tensor
-    body: str
+    body: str = "slots"
 
 
 def plan_graphs(
-    config: SwitchConfig, capacity: Capacity, task: str, embeddings: dict[str, str]
+    config: SwitchConfig,
+    capacity: Capacity,
+    task: str,
+    embeddings: dict[str, str],
+    target: str = "onnx",
 ) -> list[GraphPlan]:
     """Plan encoder.onnx and, unless the task is `encoder`, decoder.onnx.
 
@@ -62,7 +66,10 @@ def plan_graphs(
     plans = [_plan_encoder(config, capacity, task, embeddings)]
     if task != "encoder":
         plans.append(_plan_decoder(config, capacity, task, embeddings))
-    return plans
+    return [
+        replace(plan, body=bodies.body_kind(target, config.activation, plan.name == "decoder"))
+        for plan in plans
+    ]
 
 
 def _plan_encoder(
@@ -85,7 +92,6 @@ def _plan_encoder(
         outputs=_with_shapes(module.output_names, shapes),
         names=encoder_names(config, embeddings, task),
         buckets=bucket_table(config.num_buckets, config.max_distance, bidirectional=True),
-        body="slots",
     )
 
 
@@ -120,7 +126,6 @@ def _plan_decoder(
         outputs=_with_shapes(module.output_names, shapes),
         names=decoder_names(config, embeddings, task),
         buckets=bucket_table(config.num_buckets, config.max_distance, bidirectional=False),
-        body="either",
     )
 
 
@@ -188,11 +193,13 @@ def save_graph(plan: GraphPlan, model: ir.Model, weights: "WeightFile", director
     nodes = {node.op_type: node for node in proto.graph.node}
     if spec.NAME in nodes:
         attributes = {a.name: a.s.decode() for a in nodes[spec.NAME].attribute}
-        proto.functions.append(
-            bodies.switch_moe_function(
-                plan.body, attributes["activation"], attributes["dropped"]
-            )
+        function = bodies.switch_moe_function(
+            plan.body, attributes["activation"], attributes["dropped"]
         )
+        known = {imported.domain for imported in proto.opset_import}
+        new = [item for item in function.opset_import if item.domain not in known]
+        proto.opset_import.extend(new)
+        proto.functions.append(function)
     (directory / f"{plan.name}.onnx").write_bytes(proto.SerializeToString())
     return len(proto.graph.node)
 

@@ -1,4 +1,4 @@
-"""The SwitchMoE operator as an ONNX function of standard operators.
+"""The SwitchMoE operator as an ONNX function: of standard operators, but for target `cpu`.
 
 An engine without our library inlines it; one with the library runs the kernel instead. A body
 picks experts by a run-time index before it does anything else with a weight, and it never
@@ -11,6 +11,7 @@ from onnx import parser
 from switch_plugins import spec
 
 OPSET = 20
+CONTRIB_DOMAIN = "com.microsoft"
 
 _ACTIVATE = {
     "relu": "{y} = Relu({x})",
@@ -94,8 +95,36 @@ _EITHER = """
     >
 """
 
+# ONNX Runtime's own operator reads an expert in place, where Gather copies it, but it packs every
+# expert it uses at each call: it pays while there are at most as many tokens as experts. It routes
+# by itself, so it is told the choice as one high logit; renormalising undoes its gate.
+_CONTRIB = """
+    stack = Shape <start = 0, end = 1> (wi)
+    experts = Squeeze(stack, zero)
+    all_experts = Range(zero_scalar, experts, one_scalar)
+    row = Unsqueeze(choice, minus_one)
+    matches = Equal(row, all_experts)
+    chosen_logit = Constant <value_float = 0.0> ()
+    other_logit = Constant <value_float = -100.0> ()
+    logits = Where(matches, chosen_logit, other_logit)
+    {result} = com.microsoft.MoE <
+        activation_type = "{contrib_activation}", k = 1, normalize_routing_weights = 1
+    > (x, logits, wi, "", wo)
+"""
+
+_CPU = """
+    tokens = Shape <start = 0, end = 1> (x)
+    size = Shape <start = 0, end = 1> (wi)
+    few_tokens = LessOrEqual(tokens, size)
+    condition = Squeeze(few_tokens, zero)
+    output = If (condition) <
+        then_branch = few () => (float[few_t, few_d] few_output) {{ {contrib} }},
+        else_branch = many () => (float[many_t, many_d] many_output) {{ {slots} }}
+    >
+"""
+
 _FUNCTION = """
-<domain: "{domain}", opset_import: ["" : {opset}]>
+<domain: "{domain}", opset_import: ["" : {opset}{contrib_import}]>
 {name} <activation, dropped> (x, expert, gate, wi, wo) => (y)
 {{
     zero = Constant <value_ints = [0]> ()
@@ -126,17 +155,35 @@ _DROPPED = {
 }
 
 
+#: Activations that com.microsoft.MoE computes as transformers does.
+_CONTRIB_ACTIVATIONS = {"relu": "relu"}
+
+
+def body_kind(target: str, activation: str, few_tokens: bool) -> str:
+    """Choose a body.
+
+    Args:
+        target: `onnx` allows standard operators only.
+        few_tokens: whether the graph mostly sees few tokens, as the decoder does.
+    """
+    if target == "cpu" and activation in _CONTRIB_ACTIVATIONS:
+        return "cpu"
+    return "either" if few_tokens else "slots"
+
+
 def switch_moe_function(kind: str, activation: str, dropped: str) -> onnx.FunctionProto:
     """Build the function for one file.
 
     Args:
-        kind: `gather` (few tokens), `slots` (many) or `either` (chosen by the number of tokens).
+        kind: `gather` (few tokens), `slots` (many) or `either` (chosen by the number of tokens);
+            `cpu` is `either` with ONNX Runtime's own operator for few tokens.
         activation: a key of `model.layers.ACTIVATIONS`.
         dropped: `zero` or `pass`.
     """
     def fill(text: str, result: str) -> str:
         activate = _ACTIVATE[activation].format(x="hidden", y="active")
-        return text.format(activate=activate, result=result)
+        contrib = _CONTRIB_ACTIVATIONS.get(activation)
+        return text.format(activate=activate, result=result, contrib_activation=contrib)
 
     compute = {
         "gather": lambda: fill(_GATHER, "output"),
@@ -144,9 +191,13 @@ def switch_moe_function(kind: str, activation: str, dropped: str) -> onnx.Functi
         "either": lambda: _EITHER.format(
             gather=fill(_GATHER, "few_output"), slots=fill(_SLOTS, "many_output")
         ),
+        "cpu": lambda: _CPU.format(
+            contrib=fill(_CONTRIB, "few_output"), slots=fill(_SLOTS, "many_output")
+        ),
     }[kind]()
     text = _FUNCTION.format(
         domain=spec.DOMAIN, name=spec.NAME, opset=OPSET, compute=compute,
         dropped=_DROPPED[dropped],
+        contrib_import=f', "{CONTRIB_DOMAIN}" : 1' if kind == "cpu" else "",
     )
     return parser.parse_function(text)
