@@ -42,7 +42,7 @@ class Copy:
         )
         headers = ROOT / "build" / "onnxruntime-headers"
         if headers.exists() and not (self.root / "build").exists():
-            shutil.copytree(headers, self.root / "build" / headers.name)
+            shutil.copytree(headers, self.root / "build" / headers.name, symlinks=True)
         return all(
             subprocess.run(command, capture_output=True, check=False).returncode == 0
             for command in commands
