@@ -109,9 +109,10 @@ NATIVE = [
     Mutation("early_stopping never ignores the penalty's sign", f"{CORE}/beam.cc",
              "options.early_stopping == SWITCH_EARLY_STOPPING_NEVER && options.length_penalty > 0",
              "options.early_stopping == SWITCH_EARLY_STOPPING_NEVER", SEARCH),
-    Mutation("early_stopping True is False", f"{CORE}/beam.cc",
-             "all_finished && context_.options.early_stopping == SWITCH_EARLY_STOPPING_TRUE;",
-             "false && all_finished;", SEARCH),
+    Mutation("early_stopping True is False", f"{CORE}/generate.cc",
+             "static_cast<switch_early_stopping>(options.early_stopping);",
+             "options.early_stopping == SWITCH_EARLY_STOPPING_NEVER ? SWITCH_EARLY_STOPPING_NEVER\n"
+             "                              : SWITCH_EARLY_STOPPING_FALSE;", SEARCH),
     Mutation("the early-stop heuristic is missing", f"{CORE}/beam.cc",
              "item.can_improve &= improves;", "(void)improves;", SEARCH),
     Mutation("min_new_tokens renormalises beams", f"{CORE}/beam.cc",

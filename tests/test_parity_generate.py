@@ -82,6 +82,16 @@ def test_beams_and_scores_are_those_of_transformers(beams, num_beams, penalty, s
     check(results, answer(num_beams, penalty, stopping))
 
 
+@pytest.mark.parametrize("penalty", [-0.6, -1.0])
+def test_never_looks_no_further_ahead_where_length_is_punished(tiny, penalty):
+    # These rows tell the present length from the longest: transformers looks ahead to the longest
+    # for positive penalties only.
+    rows = random_rows(7, (13, 4, 1, 9, 6))
+    options = {"num_beams": 4, "length_penalty": penalty, "early_stopping": "never",
+               "max_new_tokens": 40, "num_return_sequences": 4}
+    check(tiny.model().generate(rows, **options), expected(tiny, rows, **options))
+
+
 @pytest.mark.parametrize("name", ["legacy", "untied"])
 @pytest.mark.parametrize("num_beams", [2, 4])
 def test_beams_of_other_models_are_those_of_transformers(cases, name, num_beams):
