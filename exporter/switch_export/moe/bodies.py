@@ -80,21 +80,6 @@ _SLOTS = """
     {result} = Gather <axis = 0> (flat, readable)
 """
 
-# A stack is read once by the slots; a gathered expert is read, written and read again.
-_EITHER = """
-    tokens = Shape <start = 0, end = 1> (x)
-    cost = Mul(tokens, three)
-    size = Shape <start = 0, end = 1> (wi)
-    gathering_pays = LessOrEqual(cost, size)
-    few_tokens = Equal(tokens, one)
-    gather = Or(gathering_pays, few_tokens)
-    condition = Squeeze(gather, zero)
-    output = If (condition) <
-        then_branch = few () => (float[few_t, few_d] few_output) {{ {gather} }},
-        else_branch = many () => (float[many_t, many_d] many_output) {{ {slots} }}
-    >
-"""
-
 # ONNX Runtime's own operator reads an expert in place, where Gather copies it, but it packs every
 # expert it uses at each call: it pays while there are at most as many tokens as experts. It routes
 # by itself, so it is told the choice as one high logit; renormalising undoes its gate.
@@ -112,16 +97,25 @@ _CONTRIB = """
     > (x, logits, wi, "", wo)
 """
 
-_CPU = """
+_BRANCH = """
     tokens = Shape <start = 0, end = 1> (x)
     size = Shape <start = 0, end = 1> (wi)
-    few_tokens = LessOrEqual(tokens, size)
-    condition = Squeeze(few_tokens, zero)
+    {rule}
+    condition = Squeeze(few_pays, zero)
     output = If (condition) <
-        then_branch = few () => (float[few_t, few_d] few_output) {{ {contrib} }},
-        else_branch = many () => (float[many_t, many_d] many_output) {{ {slots} }}
+        then_branch = few () => (float[few_t, few_d] few_output) {{ {few} }},
+        else_branch = many () => (float[many_t, many_d] many_output) {{ {many} }}
     >
 """
+
+# A stack is read once by the slots; a gathered expert is read, written and read again.
+_GATHER_PAYS = """
+    cost = Mul(tokens, three)
+    cheaper = LessOrEqual(cost, size)
+    one_token = Equal(tokens, one)
+    few_pays = Or(cheaper, one_token)
+"""
+_CONTRIB_PAYS = "few_pays = LessOrEqual(tokens, size)"
 
 _FUNCTION = """
 <domain: "{domain}", opset_import: ["" : {opset}{contrib_import}]>
@@ -185,15 +179,15 @@ def switch_moe_function(kind: str, activation: str, dropped: str) -> onnx.Functi
         contrib = _CONTRIB_ACTIVATIONS.get(activation)
         return text.format(activate=activate, result=result, contrib_activation=contrib)
 
+    def branch(rule: str, few: str) -> str:
+        many = fill(_SLOTS, "many_output")
+        return _BRANCH.format(rule=rule, few=fill(few, "few_output"), many=many)
+
     compute = {
         "gather": lambda: fill(_GATHER, "output"),
         "slots": lambda: fill(_SLOTS, "output"),
-        "either": lambda: _EITHER.format(
-            gather=fill(_GATHER, "few_output"), slots=fill(_SLOTS, "many_output")
-        ),
-        "cpu": lambda: _CPU.format(
-            contrib=fill(_CONTRIB, "few_output"), slots=fill(_SLOTS, "many_output")
-        ),
+        "either": lambda: branch(_GATHER_PAYS, _GATHER),
+        "cpu": lambda: branch(_CONTRIB_PAYS, _CONTRIB),
     }[kind]()
     text = _FUNCTION.format(
         domain=spec.DOMAIN, name=spec.NAME, opset=OPSET, compute=compute,
