@@ -22,7 +22,7 @@ pip_failed = $(call explain,"pip could not install $(1); its own message is abov
   "Without a network name a local index in pip's settings: PIP_INDEX_URL or PIP_FIND_LINKS.")
 
 .DELETE_ON_ERROR:
-.PHONY: demo test setup built native mutations check-released lint bench clean
+.PHONY: demo test setup built native mutations check-released lint bench bench-full clean
 
 demo: built
 	@rm -rf $(DEMO) && mkdir -p $(dir $(DEMO))
@@ -41,8 +41,14 @@ mutations: built
 check-released: built
 	$(BIN)/python tests/check_released.py
 
-bench: built
-	$(BIN)/python benchmarks/decode.py
+# Measures the README's cells, at most 20 minutes on two cores, and writes its tables. The machine has
+# to be quiet.
+bench: built $(VENV)/.stamp-bench
+	$(BIN)/python -m switch_bench.suite
+
+# Every cell: hours. Goes on where it was cut off.
+bench-full: built $(VENV)/.stamp-bench
+	$(BIN)/python -m switch_bench.suite --full
 
 lint: $(VENV)/.stamp-lint
 	$(BIN)/ruff check .
@@ -78,19 +84,24 @@ $(VENV)/.stamp-install: $(VENV)/.stamp-requirements setup.cfg setup.py pyproject
 	@$(PIP) --no-build-isolation -e '.[test]' $(call pip_failed,switch-export and its dependencies)
 	@touch $@
 
+$(VENV)/.stamp-bench: $(VENV)/.stamp-install
+	@$(PIP) ctranslate2 matplotlib $(call pip_failed,the peers of the benchmarks)
+	@touch $@
+
 $(VENV)/.stamp-lint: $(VENV)/.stamp-requirements setup.cfg
 	@$(PIP) $$(sed -n '/^lint =/,/^$$/s/^    //p' setup.cfg) $(call pip_failed,the linters)
 	@touch $@
 
-# The library alone, rebuilt where a source changed, into the package of this checkout.
+# The libraries alone, rebuilt where a source changed, into the packages of this checkout.
 native:
 	@mkdir -p build; cmake -S . -B $(TREE) $(NATIVE_ARGS) \
 	  -DPython_EXECUTABLE="$$(command -v $(CURDIR)/$(BIN)/python || command -v $(PYTHON))" \
 	  >$(TREE).log $(call explain,"cmake could not configure the native libraries; its message is above.")
 	@cmake --build $(TREE) --parallel -- --no-print-directory -s \
 	  $(call explain,"the native libraries do not compile; the compiler's message is above.")
-	@cmake --install $(TREE) --component python --prefix runtime/python >>$(TREE).log
+	@cmake --install $(TREE) --component runtime --prefix runtime/python >>$(TREE).log
+	@cmake --install $(TREE) --component plugins --prefix plugins/python >>$(TREE).log
 
 # Leaves .venv: remove that folder too for a set-up from nothing.
 clean:
-	rm -rf build dist *.egg-info runtime/python/switch_runtime/lib/*.so
+	rm -rf build dist *.egg-info runtime/python/switch_runtime/lib/*.so plugins/python/switch_plugins/lib/*.so

@@ -44,7 +44,8 @@ class CMakeBuild(build_ext):
         for step in (
             ["-S", ROOT, "-B", tree, *settings, *extra],
             ["--build", tree, "--parallel"],
-            ["--install", tree, "--component", "python"],
+            ["--install", tree, "--component", "runtime"],
+            ["--install", tree, "--component", "plugins"],
         ):
             subprocess.run(["cmake", *step], check=True)
 
@@ -66,6 +67,9 @@ class PlatformWheel(bdist_wheel):
 
 
 setup(
-    ext_modules=[NativeLibrary("switch_runtime.lib", "switch_runtime")],
+    ext_modules=[
+        NativeLibrary("switch_runtime.lib", "switch_runtime"),
+        NativeLibrary("switch_plugins.lib", "switch_moe_ort"),
+    ],
     cmdclass={"build_ext": CMakeBuild, "bdist_wheel": PlatformWheel},
 )

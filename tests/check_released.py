@@ -60,7 +60,7 @@ def main(model: str) -> int:
     try:
         print(f"exporting {model} with capacity none", flush=True)
         summary = switch_export.export(model, folder / "exported", capacity="none")
-        print(f"exported in {summary.seconds:.0f} s, error {summary.verification_error:.2g}")
+        print(f"exported in {summary.seconds:.0f} s, error {summary.verification.error:.2g}")
         loaded = switch_runtime.load(summary.path)
         rows = [*check_ids(loaded), *check_texts(loaded)]
     except (switch_export.ExportError, OSError) as error:

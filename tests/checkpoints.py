@@ -70,7 +70,18 @@ VARIANTS = {
     "no_drop": Variant(export={"capacity": "none"}),
     "legacy": Variant(export={"capacity": "legacy"}, json={"encoder_sparse_step": 1}),
     "bfloat16_router": Variant({"router_dtype": "bfloat16"}),
+    "bf16": Variant(seed=11, export={"verify": True, "precision": "bf16"}),
+    "fp16": Variant(seed=11, export={"verify": True, "precision": "fp16", "target": "onnx"}),
+    "int8": Variant(seed=11, export={"verify": True, "precision": "int8"}),
+    "int4": Variant(seed=11, export={"verify": True, "precision": "int4"}),
 }
+
+#: Those that compute what transformers computes: not the quantised, and no router that rounds its
+#: gates to 8 bits, where the sum before rounding may be on another side.
+EXACT = [
+    name for name, variant in VARIANTS.items()
+    if "precision" not in variant.export and name != "bfloat16_router"
+]
 
 
 def make_checkpoint(path: Path, variant: Variant) -> Path:

@@ -41,12 +41,15 @@ def exporter(checkpoint: Path) -> Writer:
     from switch_export.checkpoint import open_checkpoint
     from switch_export.export import export
     from switch_export.moe.router import Capacity
+    from switch_export.plan import plan_graphs
+    from switch_export.quantize import Precision
     from switch_export.weights import open_weights
 
     torch.set_num_threads(1)  # threads do not survive a fork
     opened = open_checkpoint(checkpoint, "traced")
     config, embeddings = opened.config, open_weights(opened, "encoder").embeddings
-    plans = graph.plan_graphs(config, Capacity("hf", config.expert_capacity), "encoder", embeddings)
+    capacity = Capacity("hf", config.expert_capacity)
+    plans = plan_graphs(config, capacity, "encoder", embeddings, Precision())
     traced = {plan.name: graph.trace(plan) for plan in plans}
     graph.trace = lambda plan: traced[plan.name]
     return lambda output, force, _trial: export(

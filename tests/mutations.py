@@ -37,8 +37,10 @@ class Copy:
         commands = (
             ["cmake", "-S", self.root, "-B", tree, f"-DPython_EXECUTABLE={sys.executable}"],
             ["cmake", "--build", tree, "--parallel"],
-            ["cmake", "--install", tree, "--component", "python",
+            ["cmake", "--install", tree, "--component", "runtime",
              "--prefix", self.root / "runtime" / "python"],
+            ["cmake", "--install", tree, "--component", "plugins",
+             "--prefix", self.root / "plugins" / "python"],
         )
         headers = ROOT / "build" / "onnxruntime-headers"
         if headers.exists() and not (self.root / "build").exists():

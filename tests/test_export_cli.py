@@ -118,11 +118,13 @@ def test_options_reach_the_export(monkeypatch):
         raise ExportError("enough")
 
     monkeypatch.setattr(cli, "export", record)
-    invoke("--model", "a/b", "--output", "o", "--target", "onnx", "--precision", "fp32",
-           "--capacity", "legacy", "--task", "hidden", "--revision", "r", "--no-verify", "--force")
+    invoke("--model", "a/b", "--output", "o", "--target", "onnx", "--precision", "int8",
+           "--block", "64", "--capacity", "legacy", "--task", "hidden", "--revision", "r",
+           "--no-verify", "--force")
     assert seen == {
-        "model": "a/b", "output": Path("o"), "target": "onnx", "precision": "fp32",
-        "capacity": "legacy", "task": "hidden", "revision": "r", "verify": False, "force": True,
+        "model": "a/b", "output": Path("o"), "target": "onnx", "precision": "int8",
+        "block": 64, "capacity": "legacy", "task": "hidden", "revision": "r", "verify": False,
+        "force": True,
     }
 
 

@@ -15,8 +15,9 @@ from transformers import (
 )
 
 from switch_export.config import SwitchConfig
-from switch_export.moe.op import SparseMlp
+from switch_export.model.feed_forward import FeedForward
 from switch_export.moe.router import Capacity, Router
+from switch_export.quantize import Precision
 
 SIZES = {
     "vocab_size": 31, "d_model": 24, "d_ff": 16, "d_kv": 4, "num_heads": 2, "num_layers": 2,
@@ -35,7 +36,7 @@ def router_pair(**fields) -> tuple[SwitchTransformersTop1Router, Router]:
     config, ours = pair(**fields)
     theirs = SwitchTransformersTop1Router(config).eval()
     made = Router(ours, Capacity("hf", ours.expert_capacity))
-    made.weight.data = theirs.classifier.weight.detach().T.clone()
+    made.weight.data = theirs.classifier.weight.detach().clone()
     if ours.router_bias:
         made.bias.data = theirs.classifier.bias.detach().clone()
     return theirs, made
@@ -68,7 +69,7 @@ def test_top1_router_forward_gives_the_same_indices_and_probabilities(fields):
     theirs, ours = router_pair(**fields)
     with torch.no_grad():
         chosen, gate, _ = theirs(states())
-        expert, our_gate = ours(states())
+        expert, our_gate = ours.route(states())
     expected = torch.where(chosen.sum(-1) > 0, chosen.argmax(-1), -1)
     assert (expected == -1).any()
     assert expert.tolist() == expected.tolist()
@@ -96,8 +97,9 @@ def test_sparse_mlp_gives_the_same_states(policy, activation):
     torch.manual_seed(3)
     for parameter in theirs.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    mlp = SparseMlp(ours, Capacity(policy, ours.expert_capacity))
-    mlp.router.weight.data = theirs.router.classifier.weight.detach().T.clone()
+    mlp = FeedForward(ours, True, Capacity(policy, ours.expert_capacity), Precision())
+    mlp.router.weight.data = theirs.router.classifier.weight.detach().clone()
+    mlp.router.norm.weight.data = torch.ones(24)
 
     def load_expert(index: int) -> tuple[torch.Tensor, torch.Tensor]:
         expert = theirs.experts[f"expert_{index}"]
@@ -107,8 +109,10 @@ def test_sparse_mlp_gives_the_same_states(policy, activation):
     if policy == "none":
         theirs.router.expert_capacity = 10**6
     with torch.no_grad():
-        y, expert, _ = mlp(states())
-        assert_close(y, theirs(states()))
+        total, y, (expert, _) = mlp(states(), states(1))
+        _, normed = mlp.router.norm(states(), states(1))
+        assert_close(total, states() + states(1))
+        assert_close(y, theirs(normed))
     assert (expert == -1).any() == (policy == "hf")
 
 

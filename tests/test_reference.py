@@ -6,14 +6,12 @@ import numpy as np
 import pytest
 import reference
 import torch
-from checkpoints import VARIANTS, pad, random_rows
+from checkpoints import EXACT, pad, random_rows
 from safetensors.numpy import load_file
 from tolerances import assert_close
 from transformers.models.switch_transformers.modeling_switch_transformers import (
     SwitchTransformersAttention,
 )
-
-NAMES = [name for name in VARIANTS if name != "bfloat16_router"]
 
 
 def reference_model(case) -> reference.Model:
@@ -22,7 +20,7 @@ def reference_model(case) -> reference.Model:
     return reference.Model(config, tensors, case.variant.export.get("capacity", "hf"))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", EXACT)
 def test_hidden_states_and_logits_are_those_of_transformers(cases, sources, name):
     case = cases[name]
     model, oracle = reference_model(case), case.oracle

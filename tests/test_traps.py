@@ -7,11 +7,12 @@ import torch
 from tolerances import assert_close
 
 from switch_export.config import SwitchConfig
-from switch_export.model.attention import LOWEST, bucket_table, padding_bias
+from switch_export.model.attention import LOWEST, attend, bucket_table
 from switch_export.model.decoder import Decoder
-from switch_export.model.layers import Head, RmsNorm
+from switch_export.model.layers import Head, Norm
 from switch_export.moe.op import Experts
 from switch_export.moe.router import Capacity, Router
+from switch_export.quantize import Precision
 
 FIELDS = {
     "model_type": "switch_transformers", "vocab_size": 23, "d_model": 12, "d_kv": 4, "d_ff": 10,
@@ -25,8 +26,8 @@ def config(**fields) -> SwitchConfig:
 
 
 def router(weight: np.ndarray, policy: str = "hf", tokens: int = 2, **fields) -> Router:
-    """A router with weight [D, E]."""
-    sizes = {"d_model": weight.shape[0], "num_experts": weight.shape[1]}
+    """A router with weight [E, D]."""
+    sizes = {"d_model": weight.shape[1], "num_experts": weight.shape[0]}
     made = Router(config(**sizes | fields), Capacity(policy, tokens))
     made.weight.data = torch.tensor(weight, dtype=torch.float32)
     return made
@@ -51,9 +52,9 @@ def test_the_bucket_table_is_that_of_the_reference_in_both_directions(
 @pytest.mark.parametrize("tokens", [0, 1, 2, 100])
 def test_routes_are_those_of_the_reference(policy, tokens):
     random = np.random.default_rng(tokens)
-    weight, x = random.normal(size=(12, 3)), random.normal(size=(4, 11, 12))
-    computed = router(weight, policy, tokens)(torch.tensor(x, dtype=torch.float32))
-    expected = reference.route(x @ weight, None if policy == "none" else tokens)
+    weight, x = random.normal(size=(3, 12)), random.normal(size=(4, 11, 12))
+    computed = router(weight, policy, tokens).route(torch.tensor(x, dtype=torch.float32))
+    expected = reference.route(x @ weight.T, None if policy == "none" else tokens)
     assert np.array_equal(computed[0], expected[0])
     assert computed[0].dtype == torch.int32
     assert_close(computed[1], expected[1])
@@ -61,13 +62,13 @@ def test_routes_are_those_of_the_reference(policy, tokens):
 
 def test_capacity_is_counted_per_row_from_its_first_token():
     x = torch.tensor([[[1.0, 0]] * 3, [[1.0, 0]] * 3])
-    expert, gate = router(np.array([[5.0, 0], [0, 5]]), tokens=2)(x)
+    expert, gate = router(np.array([[5.0, 0], [0, 5]]), tokens=2).route(x)
     assert expert.tolist() == [[0, 0, -1], [0, 0, -1]]
     assert (gate > 0.9).all()
 
 
 def test_a_tie_goes_to_the_lowest_index():
-    expert, gate = router(np.zeros((2, 4)))(torch.ones(1, 1, 2))
+    expert, gate = router(np.zeros((4, 2))).route(torch.ones(1, 1, 2))
     assert expert.tolist() == [[0]]
     assert gate.tolist() == [[0.25]]
 
@@ -75,9 +76,9 @@ def test_a_tie_goes_to_the_lowest_index():
 @pytest.mark.parametrize("kind", ["float16", "bfloat16"])
 def test_a_half_router_rounds_its_probabilities_before_it_chooses(kind):
     # These logits differ by less than half a step of the type's probabilities near 1/2.
-    weight = np.array([[0.0, 2**-12]])
+    weight = np.array([[0.0], [2**-12]])
     made = router(weight, router_dtype=kind)
-    expert, gate = made(torch.ones(1, 1, 1))
+    expert, gate = made.route(torch.ones(1, 1, 1))
     assert expert.tolist() == [[0]]
     assert gate.tolist() == [[0.5]]
 
@@ -86,7 +87,7 @@ def test_a_half_router_rounds_its_probabilities_before_it_chooses(kind):
 def test_experts_run_by_the_exporter_are_those_of_the_reference(dropped):
     random = np.random.default_rng(1)
     experts = Experts(config(dense_act_fn="gelu"), Capacity(
-        "legacy" if dropped == "pass" else "hf", 2))
+        "legacy" if dropped == "pass" else "hf", 2), Precision())
     stacks = random.normal(size=(3, 10, 12)), random.normal(size=(3, 12, 10))
     wi, wo = (torch.tensor(stack, dtype=torch.float32) for stack in stacks)
     experts.load_expert = lambda index: (wi[index], wo[index])
@@ -100,7 +101,7 @@ def test_experts_run_by_the_exporter_are_those_of_the_reference(dropped):
 
 
 def test_a_dropped_token_gives_zero_even_where_its_state_is_infinite():
-    experts = Experts(config(), Capacity("hf", 2))
+    experts = Experts(config(), Capacity("hf", 2), Precision())
     experts.load_expert = lambda _: (torch.ones(10, 12), torch.ones(12, 10))
     y = experts(torch.full((1, 12), torch.inf), torch.tensor([-1]), torch.tensor([0.5]))
     assert y.tolist() == [[0.0] * 12]
@@ -109,19 +110,29 @@ def test_a_dropped_token_gives_zero_even_where_its_state_is_infinite():
 def test_the_norm_subtracts_no_mean_and_adds_epsilon_under_the_root():
     random = np.random.default_rng(2)
     x, weight = random.normal(size=(3, 12)) + 4, random.normal(size=12)
-    norm = RmsNorm(12, 0.3)
+    norm = Norm(12, 0.3)
     norm.weight.data = torch.tensor(weight, dtype=torch.float32)
-    computed = norm(torch.tensor(x, dtype=torch.float32)).detach()
-    assert_close(computed, reference.rms_norm(x, weight, 0.3))
+    single, delta = torch.tensor(x, dtype=torch.float32), torch.ones(3, 12)
+    for added in (None, delta):
+        total, normed = norm(single, added)
+        expected = x if added is None else x + 1
+        assert_close(total, expected)
+        assert_close(normed.detach(), reference.rms_norm(expected, weight, 0.3))
 
 
-def test_padding_adds_the_lowest_finite_number_and_nothing_else():
-    assert padding_bias(torch.tensor([[1, 0]])).tolist() == [[[[0.0, LOWEST]]]]
+def test_a_query_with_nothing_to_attend_to_takes_the_mean():
+    values = torch.tensor([[1.0], [3.0]])
+    query, allowed = torch.tensor([[5.0]]), torch.tensor([[False, False]])
+    assert attend(query, values, values, torch.zeros(()), allowed).tolist() == [[2.0]]
+    only_first = torch.tensor([[True, False]])
+    assert attend(query, values, values, torch.zeros(()), only_first).tolist() == [[1.0]]
     assert np.isfinite(LOWEST)
 
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_the_head_scales_if_and_only_if_the_flag_says_tied(tied):
-    head = Decoder(config(tie_word_embeddings=tied), Capacity("hf", 2), "seq2seq").head
+    head = Decoder(
+        config(tie_word_embeddings=tied), Capacity("hf", 2), "seq2seq", Precision()
+    ).head
     assert isinstance(head, Head)
     assert head.scale == (pytest.approx(12**-0.5) if tied else 1.0)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from switch_export.errors import ExportError
-from switch_export.export import CAPACITIES, PRECISIONS, TARGETS, TASKS, Options, Progress, export
+from switch_export.export import CAPACITIES, TARGETS, TASKS, Options, Progress, export
+from switch_export.quantize import PRECISIONS
 
 if TYPE_CHECKING:
     from switch_export.export import Summary
@@ -41,6 +42,11 @@ class Failure(click.ClickException):
     help="Of the weights.",
 )
 @click.option(
+    "--block", type=int, metavar="N",
+    help="Inputs that share a scale, for int8 and int4: a multiple of 32, or 0 for one scale per "
+    "output.  [default: 0 for int8, 32 for int4]",
+)
+@click.option(
     "--capacity", type=click.Choice(CAPACITIES), default=_DEFAULTS.capacity, show_default=True,
     help="What becomes of tokens that an expert has no room for. hf: zero, as transformers 5.18 "
     "and later. none: there is always room. legacy: gate * x, as transformers up to 4.51.",
@@ -53,7 +59,9 @@ class Failure(click.ClickException):
 @click.option("--no-verify", is_flag=True, help="Do not compare the result with PyTorch.")
 @click.option("--force", is_flag=True, help="Replace an existing model directory.")
 @click.version_option(package_name="switch-export", prog_name="switch-export")
-def main(model: str, output: Path | None, no_verify: bool, **choices: str | bool | None) -> None:
+def main(
+    model: str, output: Path | None, no_verify: bool, **choices: str | int | bool | None
+) -> None:
     """Export a Switch Transformers checkpoint to a model directory.
 
     The directory holds ONNX graphs, weights and tokenizer; switch-generate decodes it without
@@ -102,10 +110,15 @@ def _table(summary: "Summary") -> str:
     rows = [(f"graph {name}", f"{nodes:,} nodes") for name, nodes in summary.graphs]
     rows.append(("parameters", f"{summary.parameters:,}"))
     rows += [(name, _size(size)) for name, size in summary.files.items()]
+    verification = summary.verification
     verified = "not verified"
-    if summary.verification_error is not None:
-        verified = f"{summary.verification_error:.1e} relative ({summary.worst_tensor})"
-    rows += [("largest error", verified), ("seconds", f"{summary.seconds:.1f}")]
+    if verification is not None:
+        verified = f"{verification.error:.1e} relative ({verification.tensor})"
+    rows.append(("largest error", verified))
+    if verification is not None and verification.quantisation:
+        layer, lost = max(verification.quantisation.items(), key=lambda item: item[1])
+        rows.append(("quantisation", f"{lost:.1e} relative ({layer})"))
+    rows.append(("seconds", f"{summary.seconds:.1f}"))
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 

@@ -2,19 +2,23 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from math import prod
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from switch_export import checkpoint as checkpoints
 from switch_export.directory import check_output, staged, write_description
 from switch_export.errors import ExportError, UnsupportedCheckpoint
+from switch_export.quantize import PRECISIONS, Precision, find_precision
+
+if TYPE_CHECKING:
+    from switch_export.verify import Verification
 
 #: Of the model directory, see docs/model-directory.md.
 FORMAT = 1
 TARGETS = ("onnx", "cpu")
-PRECISIONS = ("fp32",)
 TASKS = ("seq2seq", "encoder", "hidden")
 CAPACITIES = ("hf", "none", "legacy")
 
@@ -28,6 +32,7 @@ class Options:
     Attributes:
         target: `onnx` is standard operators only; `cpu` may lower further.
         precision: of the weights.
+        block: inputs that share a scale, 0 for one scale per output; None: what suits `precision`.
         capacity: `hf` drops to zero past the configured capacity, `none` never drops,
             `legacy` passes gate * x (transformers <= 4.51).
         task: `seq2seq`, `encoder` (hidden states of the encoder) or `hidden` (of the decoder).
@@ -38,6 +43,7 @@ class Options:
 
     target: str = "cpu"
     precision: str = "fp32"
+    block: int | None = None
     capacity: str = "hf"
     task: str = "seq2seq"
     revision: str | None = None
@@ -54,6 +60,7 @@ class Options:
         ]
         if wrong:
             raise ExportError("these options cannot be exported:\n" + "\n".join(wrong))
+        find_precision(self.precision, self.block)
 
 
 @dataclass
@@ -63,15 +70,14 @@ class Summary:
     Attributes:
         graphs: name and number of nodes of each graph.
         files: name -> bytes.
-        verification_error: largest relative error against PyTorch; None if not verified.
+        verification: the graphs against PyTorch; None if not verified.
     """
 
     path: Path
     graphs: list[tuple[str, int]] = field(default_factory=list)
     parameters: int = 0
     files: dict[str, int] = field(default_factory=dict)
-    verification_error: float | None = None
-    worst_tensor: str | None = None
+    verification: "Verification | None" = None
     seconds: float = 0.0
 
 
@@ -107,8 +113,9 @@ def export(
 
 
 def _write(checkpoint, options: Options, directory: Path, report: Progress) -> Summary:
-    from switch_export.graph import check_graph, describe_graph, plan_graphs, save_graph, trace
+    from switch_export.graph import check_graph, save_graph, trace
     from switch_export.moe.router import Capacity
+    from switch_export.plan import describe_graph, plan_graphs
     from switch_export.storage import WeightFile
     from switch_export.tokenizer import copy_tokenizer
     from switch_export.verify import verify
@@ -117,23 +124,28 @@ def _write(checkpoint, options: Options, directory: Path, report: Progress) -> S
     config = checkpoint.config
     table = open_weights(checkpoint, options.task)
     capacity = Capacity(options.capacity, config.expert_capacity)
-    plans = plan_graphs(config, capacity, options.task, table.embeddings, options.target)
+    precision = find_precision(options.precision, options.block)
+    plans = plan_graphs(config, capacity, options.task, table.embeddings, precision)
     wanted = [stored for plan in plans for stored in plan.names.values()]
-    weights = WeightFile(directory / "weights.bin", table.weights, wanted)
+    weights = WeightFile(directory / "weights.bin", table.weights, wanted, precision)
     summary = Summary(directory)
     tokenizer = copy_tokenizer(checkpoint.path, directory, config)
     for i, plan in enumerate(plans):
         report("trace", i, len(plans))
-        summary.graphs.append((plan.name, save_graph(plan, trace(plan), weights, directory)))
+        summary.graphs.append((plan.name, save_graph(plan, trace(plan), weights, options.target)))
     report("trace", len(plans), len(plans))
     weights.write(lambda done, total: report("write", done, total))
     for plan in plans:
         check_graph(plan, directory)
-    used = {stored.name for stored in wanted}
+    used = {name for stored in wanted for name in stored.weights}
     summary.parameters = sum(prod(table.weights[name].shape) for name in used)
     if options.verify:
-        summary.verification_error, summary.worst_tensor = verify(
-            directory, plans, table.weights, config,
+        def planned(other: Precision) -> list:
+            return plan_graphs(config, capacity, options.task, table.embeddings, other)
+
+        loss = None if precision == Precision() else (plans, planned(Precision()))
+        summary.verification = verify(
+            directory, planned(replace(precision, rounds_tokens=False)), loss, table.weights,
             lambda done, total: report("verify", done, total),
         )
     description = _describe(checkpoint, options, summary)
@@ -151,9 +163,7 @@ def _describe(checkpoint, options: Options, summary: Summary) -> dict:
         "vocab_size", "d_model", "d_kv", "d_ff", "num_heads", "num_layers", "num_decoder_layers",
         "num_experts", "sparse_encoder_layers", "sparse_decoder_layers", "activation",
     )
-    verification = None
-    if summary.verification_error is not None:
-        verification = {"error": summary.verification_error, "tensor": summary.worst_tensor}
+    verification = summary.verification and asdict(summary.verification)
     return {
         "format": FORMAT,
         "producer": {
@@ -165,6 +175,7 @@ def _describe(checkpoint, options: Options, summary: Summary) -> dict:
         "target": options.target,
         "task": options.task,
         "precision": options.precision,
+        "block": find_precision(options.precision, options.block).block,
         "capacity": {"policy": options.capacity, "tokens": config.expert_capacity},
         "model": {name: getattr(config, name) for name in sizes}
         | {"parameters": summary.parameters},

@@ -4,134 +4,27 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import onnx
 import onnx_ir as ir
 import torch
-from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
 
-from switch_export.config import SwitchConfig
+from switch_export import bodies
+from switch_export.bodies.moe import body_kind
+from switch_export.bodies.text import Form
 from switch_export.errors import ExportError
-from switch_export.model.attention import bucket_table
-from switch_export.model.decoder import Decoder
-from switch_export.model.encoder import Encoder
-from switch_export.model.names import Stored, decoder_names, encoder_names
-from switch_export.moe import bodies
-from switch_export.moe.router import Capacity
+from switch_export.plan import BUCKETS, GraphPlan
 from switch_plugins import spec
 
 if TYPE_CHECKING:
     from switch_export.storage import WeightFile
 
-#: The parameter of both graphs that is computed instead of read: RelativeBias.buckets.
-BUCKETS = "position.buckets"
-
-
-@dataclass(frozen=True)
-class GraphPlan:
-    """One graph to export: its module, sample inputs, tensor names and weights.
-
-    Attributes:
-        arguments: sample arguments of the module's forward (under fake tensors: no memory).
-        inputs, outputs: tensor name -> shape, letters of docs/model-directory.md and numbers.
-        names: parameter -> checkpoint weight.
-        body: kind of the SwitchMoE function, see `moe.bodies`.
-    """
-
-    name: str
-    module: torch.nn.Module
-    arguments: tuple
-    inputs: dict[str, tuple]
-    outputs: dict[str, tuple]
-    names: dict[str, Stored]
-    buckets: Tensor
-    body: str = "slots"
-
-
-def plan_graphs(
-    config: SwitchConfig,
-    capacity: Capacity,
-    task: str,
-    embeddings: dict[str, str],
-    target: str = "onnx",
-) -> list[GraphPlan]:
-    """Plan encoder.onnx and, unless the task is `encoder`, decoder.onnx.
-
-    The modules hold fake tensors: nothing is allocated.
-    """
-    plans = [_plan_encoder(config, capacity, task, embeddings)]
-    if task != "encoder":
-        plans.append(_plan_decoder(config, capacity, task, embeddings))
-    return [
-        replace(plan, body=bodies.body_kind(target, config.activation, plan.name == "decoder"))
-        for plan in plans
-    ]
-
-
-def _plan_encoder(
-    config: SwitchConfig, capacity: Capacity, task: str, embeddings: dict[str, str]
-) -> GraphPlan:
-    with FakeTensorMode():
-        module = Encoder(config, capacity, task).eval()
-        # Two tensors: one passed twice would be traced as one input.
-        arguments = tuple(torch.ones(2, 3, dtype=torch.long) for _ in range(2))
-    heads, d_kv = config.num_heads, config.d_kv
-    shapes = {
-        "cross": ("B", heads, "S", d_kv), "last": ("B", "S", config.d_model),
-        "expert": ("B", "S"), "gate": ("B", "S"),
-    }
-    return GraphPlan(
-        name="encoder",
-        module=module,
-        arguments=arguments,
-        inputs={"input_ids": ("B", "S"), "attention_mask": ("B", "S")},
-        outputs=_with_shapes(module.output_names, shapes),
-        names=encoder_names(config, embeddings, task),
-        buckets=bucket_table(config.num_buckets, config.max_distance, bidirectional=True),
-    )
-
-
-def _plan_decoder(
-    config: SwitchConfig, capacity: Capacity, task: str, embeddings: dict[str, str]
-) -> GraphPlan:
-    heads, d_kv, layers = config.num_heads, config.d_kv, config.num_decoder_layers
-    with FakeTensorMode():
-        module = Decoder(config, capacity, task).eval()
-
-        def caches(rows: int, length: int) -> list[tuple[Tensor, Tensor]]:
-            size = (rows, heads, length, d_kv)
-            return [(torch.zeros(size), torch.zeros(size)) for _ in range(layers)]
-
-        arguments = (
-            torch.ones(6, 4, dtype=torch.long), torch.ones((), dtype=torch.long),
-            torch.ones(2, 3, dtype=torch.long), caches(6, 5), caches(2, 3),
-        )
-    self_shape, cross_shape = ("R", heads, "C", d_kv), ("B", heads, "S", d_kv)
-    inputs = {"input_ids": ("R", "T"), "position": (), "attention_mask": ("B", "S")}
-    for kind, shape in (("self", self_shape), ("cross", cross_shape)):
-        inputs |= {f"{kind}_{part}.{i}": shape for i in range(layers) for part in ("key", "value")}
-    shapes = {
-        "logits": ("R", "T", config.vocab_size), "last": ("R", "T", config.d_model),
-        "new": ("R", heads, "T", d_kv), "expert": ("R", "T"), "gate": ("R", "T"),
-    }
-    return GraphPlan(
-        name="decoder",
-        module=module,
-        arguments=arguments,
-        inputs=inputs,
-        outputs=_with_shapes(module.output_names, shapes),
-        names=decoder_names(config, embeddings, task),
-        buckets=bucket_table(config.num_buckets, config.max_distance, bidirectional=False),
-    )
-
-
-def _with_shapes(names: list[str], shapes: dict[str, tuple]) -> dict[str, tuple]:
-    """Shape of each output by the first word of its name."""
-    return {name: shapes[name.split("_")[0].split(".")[0]] for name in names}
+_TYPES = {
+    "float32": ir.DataType.FLOAT, "float16": ir.DataType.FLOAT16,
+    "bfloat16": ir.DataType.BFLOAT16, "int8": ir.DataType.INT8, "uint8": ir.DataType.UINT8,
+}
 
 
 def _dynamic(plan: GraphPlan) -> tuple:
@@ -180,8 +73,10 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def save_graph(plan: GraphPlan, model: ir.Model, weights: "WeightFile", directory: Path) -> int:
-    """Write DIRECTORY/NAME.onnx, its weights as references into `weights`.
+def save_graph(
+    plan: GraphPlan, model: ir.Model, weights: "WeightFile", target: str
+) -> int:
+    """Write NAME.onnx beside `weights`, its weights as references into those.
 
     Returns:
         the number of nodes.
@@ -190,18 +85,47 @@ def save_graph(plan: GraphPlan, model: ir.Model, weights: "WeightFile", director
     _name_axes(plan, model)
     proto = ir.to_proto(model)
     _strip(proto)
-    nodes = {node.op_type: node for node in proto.graph.node}
-    if spec.NAME in nodes:
-        attributes = {a.name: a.s.decode() for a in nodes[spec.NAME].attribute}
-        function = bodies.switch_moe_function(
-            plan.body, attributes["activation"], attributes["dropped"]
-        )
-        known = {imported.domain for imported in proto.opset_import}
+    _forget_unused(proto)
+    _add_functions(proto, _form(plan, target))
+    (weights.path.parent / f"{plan.name}.onnx").write_bytes(proto.SerializeToString())
+    return len(proto.graph.node)
+
+
+def _form(plan: GraphPlan, target: str) -> Form:
+    config = plan.config
+    kind = body_kind(target, config.activation, plan.precision, plan.name == "decoder")
+    return Form(plan.precision, config.num_heads, config.d_kv, config.max_distance, kind)
+
+
+def _forget_unused(proto: onnx.ModelProto) -> None:
+    """Take the names from outputs that nothing reads: the last residual sum of a stack."""
+    read = {value.name for value in proto.graph.output}
+    read |= {name for node in proto.graph.node for name in node.input}
+    for node in proto.graph.node:
+        if node.domain == spec.DOMAIN:
+            node.output[:] = [name if name in read else "" for name in node.output]
+
+
+def _add_functions(proto: onnx.ModelProto, form: Form) -> None:
+    """Add the function of every operator that the graph uses."""
+    used: dict[str, tuple[dict, int]] = {}
+    for node in proto.graph.node:
+        if node.domain != spec.DOMAIN:
+            continue
+        found = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        found = {name: v.decode() if isinstance(v, bytes) else v for name, v in found.items()}
+        if used.setdefault(node.op_type, (found, len(node.input))) != (found, len(node.input)):
+            raise ExportError(
+                f"{node.op_type}: one function cannot serve nodes with {found} and with "
+                f"{used[node.op_type][0]}; this is a bug of switch-export"
+            )
+    known = {imported.domain for imported in proto.opset_import}
+    for operator, (attributes, inputs) in used.items():
+        function = bodies.function(operator, attributes, inputs, form)
         new = [item for item in function.opset_import if item.domain not in known]
+        known |= {item.domain for item in new}
         proto.opset_import.extend(new)
         proto.functions.append(function)
-    (directory / f"{plan.name}.onnx").write_bytes(proto.SerializeToString())
-    return len(proto.graph.node)
 
 
 def check_graph(plan: GraphPlan, directory: Path) -> None:
@@ -220,10 +144,10 @@ def _attach(plan: GraphPlan, model: ir.Model, weights: "WeightFile") -> None:
             if tuple(value.shape) != place.shape:
                 raise ExportError(
                     f"{name}: the graph has shape {tuple(value.shape)}, the weight "
-                    f"{plan.names[name].name} has {place.shape}"
+                    f"{', '.join(plan.names[name].weights)} has {place.shape}"
                 )
             value.const_value = ir.ExternalTensor(
-                weights.path.name, place.offset, place.bytes, ir.DataType.FLOAT,
+                weights.path.name, place.offset, place.bytes, _TYPES[place.type],
                 name=name, shape=ir.Shape(place.shape), base_dir=weights.path.parent,
             )
         else:
@@ -258,18 +182,3 @@ def _strip(proto: onnx.ModelProto) -> None:
         node.ClearField("doc_string")
     for value in (*proto.graph.input, *proto.graph.output, *proto.graph.initializer):
         del value.metadata_props[:]
-
-
-def describe_graph(plan: GraphPlan) -> dict:
-    """The `graphs` entry of switch.json."""
-    integers = ("input_ids", "attention_mask", "position")
-
-    def tensor(name: str, shape: tuple) -> dict:
-        kind = "int64" if name in integers else "int32" if name.startswith("expert") else "float32"
-        return {"name": name, "type": kind, "shape": list(shape)}
-
-    return {
-        "file": f"{plan.name}.onnx",
-        "inputs": [tensor(*item) for item in plan.inputs.items()],
-        "outputs": [tensor(*item) for item in plan.outputs.items()],
-    }

@@ -66,8 +66,10 @@ typedef struct switch_load_options {
   int32_t threads;             // shared by all models of the process; 0: one per available core
   const char* ort_library;     // path of libonnxruntime; NULL: $SWITCH_ORT_LIBRARY, one already
                                // loaded, the system's
-  const char* plugin_library;  // path of the SwitchMoE operator library; NULL:
-                               // $SWITCH_PLUGIN_LIBRARY, else none
+  // Path of the operator library. NULL: $SWITCH_PLUGIN_LIBRARY, else libswitch_moe_ort.so beside
+  // this library or in the Python package next to its own. "none" (in either place), or found
+  // nowhere: the function bodies in the files run, which is slower.
+  const char* plugin_library;
 } switch_load_options;
 
 // transformers' names, defaults and meaning. Decoding is greedy or beam search; there is no

@@ -23,6 +23,11 @@ const OrtLibrary& open_ort_library(const std::string& wanted);
 // Value of an environment variable; "" if unset.
 std::string environment(const char* name);
 
+// The operator library: `wanted` (an option), else $SWITCH_PLUGIN_LIBRARY, else the one beside this
+// library or in the sibling Python package. "" where there is none or one of the first two is "none".
+// Throws Error SWITCH_MISSING_LIBRARY for a named file that does not exist.
+std::string find_plugin_library(const std::string& wanted);
+
 }  // namespace switch_runtime
 
 #endif  // SWITCH_SRC_LIBRARY_H_

@@ -1,7 +1,5 @@
 #include "model.h"
 
-#include <sys/stat.h>
-
 #include <nlohmann/json.hpp>
 
 #include "backend_ort.h"
@@ -14,19 +12,6 @@ namespace {
 constexpr int32_t kMostThreads = 1024;
 
 std::string text_or_empty(const char* text) { return text ? text : ""; }
-
-std::string find_plugin(const switch_load_options& options) {
-  const std::string option = text_or_empty(options.plugin_library);
-  const std::string path = option.empty() ? environment("SWITCH_PLUGIN_LIBRARY") : option;
-  struct stat found{};
-  if (!path.empty() && stat(path.c_str(), &found) != 0) {
-    throw Error(SWITCH_MISSING_LIBRARY,
-                "plugin library " + path + " (" +
-                    (option.empty() ? "$SWITCH_PLUGIN_LIBRARY" : "the option plugin_library") +
-                    ") does not exist");
-  }
-  return path;
-}
 
 void check_options(const switch_load_options& options) {
   std::vector<std::string> problems;
@@ -49,7 +34,7 @@ std::unique_ptr<Model> load_model(const std::string& directory,
   check_options(options);
   auto model = std::make_unique<Model>();
   model->config = read_config(directory);
-  const std::string plugin = find_plugin(options);
+  const std::string plugin = find_plugin_library(text_or_empty(options.plugin_library));
   const OrtLibrary& library = open_ort_library(text_or_empty(options.ort_library));
   Engine engine = load_ort_engine(library, model->config, {options.threads, plugin});
   model->backend = std::move(engine.backend);

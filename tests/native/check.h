@@ -14,6 +14,13 @@
 
 namespace switch_tests {
 
+// Sanitizers make everything ten times slower: random sweeps shrink, edge cases stay.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr bool kSanitized = true;
+#else
+constexpr bool kSanitized = false;
+#endif
+
 struct Failure {
   std::string message;
 };

@@ -147,7 +147,7 @@ void wide_beam_search_finds_the_best_of_all_sequences() {
   sizes.vocab = 5;
   const Config config = make_config(sizes);
   for (double penalty : {0.0, 1.0, 2.0, -1.0}) {
-    for (int64_t source = 0; source < 5; ++source) {
+    for (int64_t source = 0; source < (kSanitized ? 1 : 5); ++source) {
       std::vector<Scored> all;
       std::vector<int64_t> prefix;
       enumerate(source, 5, 4, penalty, prefix, all);

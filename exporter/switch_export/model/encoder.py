@@ -1,59 +1,64 @@
 """The encoder graph: token ids -> cross keys and values (or hidden states)."""
 
-import torch
 from torch import Tensor, nn
 
 from switch_export.config import SwitchConfig
-from switch_export.model.attention import (
-    CrossProjections,
-    RelativeBias,
-    SelfAttention,
-    padding_bias,
-)
+from switch_export.model.attention import CrossProjections, PositionBias, SelfAttention
 from switch_export.model.feed_forward import FeedForward
-from switch_export.model.layers import Embedding, RmsNorm
+from switch_export.model.layers import Embedding, Norm
 from switch_export.moe.router import Capacity
+from switch_export.quantize import Precision
 
 
 class EncoderBlock(nn.Module):
     """Self-attention, then an MLP, dense or sparse."""
 
-    def __init__(self, config: SwitchConfig, index: int, capacity: Capacity):
+    def __init__(self, config: SwitchConfig, index: int, capacity: Capacity, precision: Precision):
         super().__init__()
-        self.attention = SelfAttention(config)
-        self.mlp = FeedForward(config, index in config.sparse_encoder_layers, capacity)
+        self.attention = SelfAttention(config, precision)
+        is_sparse = index in config.sparse_encoder_layers
+        self.mlp = FeedForward(config, is_sparse, capacity, precision)
 
-    def forward(self, x: Tensor, bias: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """x [B, S, D], bias [B, H, S, S] -> x, and (expert, gate) [B, S] if the MLP is sparse."""
-        return self.mlp(self.attention(x, bias))
+    def forward(
+        self, x: Tensor, delta: Tensor | None, mask: Tensor, bias: Tensor
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """One block.
+
+        Args:
+            x, delta: the residual stream and what the block before adds to it, [B, S, D].
+            mask: [B, S].
+            bias: by distance, [2 M + 1, H].
+
+        Returns:
+            x and delta for the next block, and (expert, gate) [B, S] if the MLP is sparse.
+        """
+        return self.mlp(*self.attention(x, delta, mask, bias))
 
 
 class Encoder(nn.Module):
     """What encoder.onnx computes; outputs in the order of `output_names`."""
 
-    def __init__(self, config: SwitchConfig, capacity: Capacity, task: str):
+    def __init__(self, config: SwitchConfig, capacity: Capacity, task: str, precision: Precision):
         super().__init__()
-        self.embedding = Embedding(config.vocab_size, config.d_model)
-        self.position = RelativeBias(config)
+        self.embedding = Embedding(config.vocab_size, config.d_model, precision)
+        self.position = PositionBias(config)
         self.blocks = nn.ModuleList(
-            EncoderBlock(config, i, capacity) for i in range(config.num_layers)
+            EncoderBlock(config, i, capacity, precision) for i in range(config.num_layers)
         )
-        self.norm = RmsNorm(config.d_model, config.layer_norm_epsilon)
+        self.norm = Norm(config.d_model, config.layer_norm_epsilon)
         crossed = 0 if task == "encoder" else config.num_decoder_layers
-        self.cross = nn.ModuleList(CrossProjections(config) for _ in range(crossed))
+        self.cross = nn.ModuleList(CrossProjections(config, precision) for _ in range(crossed))
         self.output_names = _output_names(config, task)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
         """Encode input_ids and attention_mask, [B, S] each."""
-        place = torch.arange(input_ids.shape[1])
-        bias = self.position(place.unsqueeze(0) - place.unsqueeze(1))  # [1, H, S, S]
-        bias = bias + padding_bias(attention_mask)                    # [B, H, S, S]
-        x = self.embedding(input_ids)                                 # [B, S, D]
+        bias = self.position()
+        x, delta = self.embedding(input_ids), None                    # [B, S, D]
         routes: list[Tensor] = []
         for block in self.blocks:
-            x, route = block(x, bias)
+            x, delta, route = block(x, delta, attention_mask, bias)
             routes.extend(route)
-        x = self.norm(x)
+        _, x = self.norm(x, delta)
         crossed = [part for project in self.cross for part in project(x)]
         return (*(crossed or [x]), *routes)
 

@@ -1,7 +1,10 @@
-"""The parts without tokens mixing: linear maps, norms, the dense MLP, the tied head."""
+"""The parts without tokens mixing: embedding, linear maps, norms, the dense MLP, the head."""
 
 import torch
 from torch import Tensor, nn
+
+from switch_export.model.operators import add_weight, node, product, tracing, weights
+from switch_export.quantize import Precision
 
 #: `dense_act_fn` of config.json -> what it computes, with transformers' meaning.
 ACTIVATIONS = {
@@ -14,58 +17,79 @@ ACTIVATIONS = {
 }
 
 
-class Linear(nn.Module):
-    """y = x @ weight (+ bias), weight [inputs, outputs].
+class Embedding(nn.Module):
+    """Token ids [B, T] -> rows of weight [V, D]: [B, T, D], not scaled."""
 
-    The checkpoint's matrix is stored transposed, so that the graph has a plain MatMul and no
-    engine has to transpose (that is: copy) a weight.
-    """
-
-    def __init__(self, inputs: int, outputs: int, bias: bool = False):
+    def __init__(self, vocab_size: int, d_model: int, precision: Precision):
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(inputs, outputs), requires_grad=False)
-        self.bias = nn.Parameter(torch.empty(outputs), requires_grad=False) if bias else None
+        self.d_model, self.precision = d_model, precision
+        add_weight(self, "weight", (vocab_size, d_model), precision)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        if not tracing():
+            return nn.functional.embedding(ids, self.weight)
+        return node(
+            "SwitchEmbedding", (ids, *weights(self, "weight")),
+            [(torch.float32, (*ids.shape, self.d_model))], block=self.precision.block,
+        )
+
+
+class Linear(nn.Module):
+    """y [..., O] = x [..., I] @ weight [O, I]^T, the checkpoint's own layout."""
+
+    def __init__(self, inputs: int, outputs: int, precision: Precision):
+        super().__init__()
+        self.outputs, self.precision = outputs, precision
+        add_weight(self, "weight", (outputs, inputs), precision)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = matmul(x, self.weight)
-        return y if self.bias is None else y + self.bias
+        if not tracing():
+            return product(x, self.weight, self.precision)
+        return node(
+            "SwitchLinear", (x, *weights(self, "weight")),
+            [(x.dtype, (*x.shape[:-1], self.outputs))], block=self.precision.block,
+        )
 
 
-class RmsNorm(nn.Module):
-    """Root mean square norm: no mean is subtracted, there is no bias."""
+class Norm(nn.Module):
+    """The residual sum and its root mean square norm: no mean is subtracted, there is no bias."""
 
     def __init__(self, d_model: int, epsilon: float):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(d_model), requires_grad=False)
         self.epsilon = epsilon
 
-    def forward(self, x: Tensor) -> Tensor:
-        # Pow, ReduceMean, Add, Sqrt, Div, Mul: the form that ONNX Runtime fuses into one node.
-        return x / torch.sqrt(x.pow(2).mean(-1, keepdim=True) + self.epsilon) * self.weight
+    def forward(self, x: Tensor, delta: Tensor | None) -> tuple[Tensor, Tensor]:
+        """x [..., D] and what the sublayer before adds to it -> x + delta, and that normed.
+
+        The first norm of a stack has no delta. It stays in standard operators: Pow, ReduceMean,
+        Add, Sqrt, Div, Mul, the form that ONNX Runtime fuses into one node.
+        """
+        if delta is not None and tracing():
+            outputs = [(x.dtype, x.shape)] * 2
+            return node("SwitchNorm", (x, delta, self.weight), outputs, epsilon=self.epsilon)
+        x = x if delta is None else x + delta
+        return x, x / torch.sqrt(x.pow(2).mean(-1, keepdim=True) + self.epsilon) * self.weight
 
 
 class DenseMlp(nn.Module):
-    """wo(act(wi(x))), the MLP of the blocks without experts."""
+    """act(x @ wi^T) @ wo^T, the MLP of the blocks without experts."""
 
-    def __init__(self, d_model: int, d_ff: int, activation: str):
+    def __init__(self, d_model: int, d_ff: int, activation: str, precision: Precision):
         super().__init__()
-        self.wi = Linear(d_model, d_ff)
-        self.wo = Linear(d_ff, d_model)
-        self.activation = ACTIVATIONS[activation]
+        self.activation, self.precision = activation, precision
+        add_weight(self, "wi", (d_ff, d_model), precision)
+        add_weight(self, "wo", (d_model, d_ff), precision)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.wo(self.activation(self.wi(x)))
-
-
-class Embedding(nn.Module):
-    """Token ids [B, T] -> rows of weight [V, D]: [B, T, D], not scaled."""
-
-    def __init__(self, vocab_size: int, d_model: int):
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(vocab_size, d_model), requires_grad=False)
-
-    def forward(self, ids: Tensor) -> Tensor:
-        return nn.functional.embedding(ids, self.weight)
+        """x [..., D] -> [..., D]."""
+        if not tracing():
+            hidden = ACTIVATIONS[self.activation](product(x, self.wi, self.precision))
+            return product(hidden, self.wo, self.precision)
+        return node(
+            "SwitchMLP", (x, *weights(self, "wi", "wo")), [(x.dtype, x.shape)],
+            activation=self.activation, block=self.precision.block,
+        )
 
 
 class Head(nn.Module):
@@ -75,34 +99,10 @@ class Head(nn.Module):
     alone, not on whether the tensors are shared (transformers, modeling_switch_transformers.py).
     """
 
-    def __init__(self, vocab_size: int, d_model: int, scale: float):
+    def __init__(self, vocab_size: int, d_model: int, scale: float, precision: Precision):
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(vocab_size, d_model), requires_grad=False)
+        self.linear = Linear(d_model, vocab_size, precision)
         self.scale = scale
 
     def forward(self, hidden: Tensor) -> Tensor:
-        rows = hidden.reshape(-1, hidden.shape[-1]) * self.scale
-        logits = gemm_transposed(rows, self.weight)
-        return logits.reshape(hidden.shape[0], hidden.shape[1], self.weight.shape[0])
-
-
-def matmul(a: Tensor, b: Tensor) -> Tensor:
-    """a [..., N, D] @ b [..., D, M] with the batch axes of `a`, as one MatMul node.
-
-    torch.export would spell it out as expand, reshape, bmm and reshape.
-    """
-    if not torch.compiler.is_exporting():
-        return a @ b
-    return torch.onnx.ops.symbolic(
-        "::MatMul", (a, b), dtype=a.dtype, shape=(*a.shape[:-1], b.shape[-1])
-    )
-
-
-def gemm_transposed(x: Tensor, weight: Tensor) -> Tensor:
-    """x [N, D] @ weight [V, D]^T, as one Gemm node: a Transpose would copy the whole embedding."""
-    if not torch.compiler.is_exporting():
-        return x @ weight.T
-    return torch.onnx.ops.symbolic(
-        "::Gemm", (x, weight), {"transB": 1}, dtype=x.dtype,
-        shape=(x.shape[0], weight.shape[0]),
-    )
+        return self.linear(hidden if self.scale == 1.0 else hidden * self.scale)

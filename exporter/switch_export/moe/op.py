@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from switch_export.config import SwitchConfig
 from switch_export.model.layers import ACTIVATIONS
-from switch_export.moe.router import Capacity, Router
-from switch_plugins import spec
+from switch_export.model.operators import add_weight, node, product, tracing, weights
+from switch_export.moe.router import Capacity
+from switch_export.quantize import Precision
 
 
 class Experts(nn.Module):
@@ -18,22 +19,21 @@ class Experts(nn.Module):
     gives the two matrices of one expert, so that a stack of any size never has to be in memory.
     """
 
-    def __init__(self, config: SwitchConfig, capacity: Capacity):
+    def __init__(self, config: SwitchConfig, capacity: Capacity, precision: Precision):
         super().__init__()
         experts, d_ff, d_model = config.num_experts, config.d_ff, config.d_model
-        self.wi = nn.Parameter(torch.empty(experts, d_ff, d_model), requires_grad=False)
-        self.wo = nn.Parameter(torch.empty(experts, d_model, d_ff), requires_grad=False)
-        self.activation = config.activation
+        add_weight(self, "wi", (experts, d_ff, d_model), precision)
+        add_weight(self, "wo", (experts, d_model, d_ff), precision)
+        self.activation, self.precision = config.activation, precision
         self.dropped = capacity.dropped
         self.load_expert: Callable[[int], tuple[Tensor, Tensor]] | None = None
 
     def forward(self, x: Tensor, expert: Tensor, gate: Tensor) -> Tensor:
-        """x [tokens, D], expert int32 [tokens], gate float32 [tokens] -> [tokens, D]."""
-        if self.load_expert is None:
-            attributes = {"activation": self.activation, "dropped": self.dropped}
-            return torch.onnx.ops.symbolic(
-                f"{spec.DOMAIN}::{spec.NAME}", (x, expert, gate, self.wi, self.wo), attributes,
-                dtype=x.dtype, shape=x.shape, version=spec.VERSION,
+        """x [..., D], expert int32 [...], gate float32 [...] -> [..., D]."""
+        if tracing():
+            return node(
+                "SwitchMoE", (x, expert, gate, *weights(self, "wi", "wo")), [(x.dtype, x.shape)],
+                activation=self.activation, dropped=self.dropped, block=self.precision.block,
             )
         act = ACTIVATIONS[self.activation]
         y = x.clone() if self.dropped == "pass" else torch.zeros_like(x)
@@ -41,21 +41,8 @@ class Experts(nn.Module):
             if index >= 0:
                 wi, wo = self.load_expert(index)
                 rows = expert == index
-                y[rows] = act(x[rows] @ wi.T) @ wo.T
-        kept = (expert >= 0)[:, None] if self.dropped == "zero" else torch.tensor(True)
-        return torch.where(kept, y * gate[:, None], torch.zeros_like(y))
-
-
-class SparseMlp(nn.Module):
-    """Route, then let each token's expert answer."""
-
-    def __init__(self, config: SwitchConfig, capacity: Capacity):
-        super().__init__()
-        self.router = Router(config, capacity)
-        self.experts = Experts(config, capacity)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x [B, T, D], layer-normed -> y [B, T, D], expert and gate [B, T]."""
-        expert, gate = self.router(x)
-        y = self.experts(x.reshape(-1, x.shape[-1]), expert.reshape(-1), gate.reshape(-1))
-        return y.reshape(x.shape), expert, gate
+                y[rows] = product(act(product(x[rows], wi, self.precision)), wo, self.precision)
+        scaled = y * gate[..., None]
+        if self.dropped == "pass":
+            return scaled
+        return torch.where((expert >= 0)[..., None], scaled, torch.zeros_like(y))

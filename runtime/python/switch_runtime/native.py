@@ -150,7 +150,10 @@ def onnxruntime_library() -> Path | None:
 
 
 def plugin_library() -> Path | None:
-    """Return $SWITCH_PLUGIN_LIBRARY, else the kernels beside the core or in the sibling package."""
+    """Return $SWITCH_PLUGIN_LIBRARY, else the kernels beside the core or in the sibling package.
+
+    "none" there is no library: the core then runs the function bodies.
+    """
     if named := os.environ.get("SWITCH_PLUGIN_LIBRARY"):
         return Path(named)
     sibling = find_spec("switch_plugins")

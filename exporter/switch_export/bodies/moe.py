@@ -1,33 +1,25 @@
-"""The SwitchMoE operator as an ONNX function: of standard operators, but for target `cpu`.
+"""Bodies of SwitchMoE: which of them a file has, and what it computes.
 
-An engine without our library inlines it; one with the library runs the kernel instead. A body
-picks experts by a run-time index before it does anything else with a weight, and it never
-transposes a weight stack: either would let an engine copy the whole stack to the heap.
+    kind     for
+    gather   few tokens, fp32
+    slots    many tokens, fp32
+    either   both, chosen by the number of tokens
+    cpu      `either` with ONNX Runtime's own operator for few tokens
+    loop     any number, where an expert has to be decoded: one expert after another
 """
 
-import onnx
-from onnx import parser
+from switch_export.bodies.text import ACTIVATE, Node, flat, product, unflat
+from switch_export.quantize import Precision
 
-from switch_plugins import spec
-
-OPSET = 20
-CONTRIB_DOMAIN = "com.microsoft"
-
-_ACTIVATE = {
-    "relu": "{y} = Relu({x})",
-    "gelu": "{y} = Gelu({x})",
-    "gelu_new": '{y} = Gelu <approximate = "tanh"> ({x})',
-    "gelu_pytorch_tanh": '{y} = Gelu <approximate = "tanh"> ({x})',
-    "silu": "{y}_gate = Sigmoid({x})\n{y} = Mul({x}, {y}_gate)",
-    "swish": "{y}_gate = Sigmoid({x})\n{y} = Mul({x}, {y}_gate)",
-}
+#: Activations that com.microsoft.MoE computes as transformers does.
+_CONTRIB_ACTIVATIONS = {"relu": "relu"}
 
 # Few tokens: gather each token's expert and multiply.
 #
 #   wi ─► Gather(expert) ─► [T, F, D] @ x [T, D, 1] ─► act ─► [T, F, 1] ─┐
 #   wo ─► Gather(expert) ─► [T, D, F] ──────────────────────────────── @ ┴─► [T, D]
 _GATHER = """
-    column = Unsqueeze(x, minus_one)
+    column = Unsqueeze(rows, minus_one)
     wi_of_token = Gather <axis = 0> (wi, index)
     hidden = MatMul(wi_of_token, column)
     {activate}
@@ -57,12 +49,12 @@ _SLOTS = """
     own_place = Add(first_slot, slot)
     total = Mul(experts, slots)
     place = Where(kept, own_place, total)
-    depth = Shape <start = 1, end = 2> (x)
+    depth = Shape <start = 1, end = 2> (rows)
     total_and_one = Add(total, one)
     padded_shape = Concat <axis = 0> (total_and_one, depth)
     padded = ConstantOfShape(padded_shape)
     place_column = Unsqueeze(place, minus_one)
-    placed = ScatterND(padded, place_column, x)
+    placed = ScatterND(padded, place_column, rows)
     total_vector = Unsqueeze(total, zero)
     slotted = Slice(placed, zero, total_vector, zero)
     slots_vector = Unsqueeze(slots, zero)
@@ -72,9 +64,9 @@ _SLOTS = """
     hidden = MatMul(wi, columns)
     {activate}
     answer = MatMul(wo, active)
-    rows = Transpose <perm = [0, 2, 1]> (answer)
+    answer_rows = Transpose <perm = [0, 2, 1]> (answer)
     flat_shape = Concat <axis = 0> (total_vector, depth)
-    flat = Reshape(rows, flat_shape)
+    flat = Reshape(answer_rows, flat_shape)
     last = Sub(total, one_scalar)
     readable = Min(place, last)
     {result} = Gather <axis = 0> (flat, readable)
@@ -94,11 +86,11 @@ _CONTRIB = """
     logits = Where(matches, chosen_logit, other_logit)
     {result} = com.microsoft.MoE <
         activation_type = "{contrib_activation}", k = 1, normalize_routing_weights = 1
-    > (x, logits, wi, "", wo)
+    > (rows, logits, wi, "", wo)
 """
 
 _BRANCH = """
-    tokens = Shape <start = 0, end = 1> (x)
+    tokens = Shape <start = 0, end = 1> (rows)
     size = Shape <start = 0, end = 1> (wi)
     {rule}
     condition = Squeeze(few_pays, zero)
@@ -117,81 +109,112 @@ _GATHER_PAYS = """
 """
 _CONTRIB_PAYS = "few_pays = LessOrEqual(tokens, size)"
 
-_FUNCTION = """
-<domain: "{domain}", opset_import: ["" : {opset}{contrib_import}]>
-{name} <activation, dropped> (x, expert, gate, wi, wo) => (y)
-{{
-    zero = Constant <value_ints = [0]> ()
-    one = Constant <value_ints = [1]> ()
-    three = Constant <value_ints = [3]> ()
-    minus_one = Constant <value_ints = [-1]> ()
-    zero_scalar = Constant <value_int = 0> ()
-    one_scalar = Constant <value_int = 1> ()
-    choice = Cast <to = 7> (expert)
+# One expert after another, those without tokens left out: an expert is gathered, then decoded.
+_LOOP = """
+    distinct = Unique <sorted = 1> (choice)
+    is_expert = GreaterOrEqual(distinct, zero_scalar)
+    used = Compress(distinct, is_expert)
+    used_size = Shape(used)
+    turns = Squeeze(used_size, zero)
+    size = Shape(rows)
+    empty = ConstantOfShape(size)
+    output = Loop <body = one_expert (int64 turn, bool go, float[loop_t, loop_d] so_far)
+        => (bool go_on, float[loop_t, loop_d] with_expert)
+    {{
+        go_on = Identity(go)
+        number = Gather <axis = 0> (used, turn)
+        mine = Equal(choice, number)
+        found = NonZero(mine)
+        places = Squeeze(found, zero)
+        tokens = Gather <axis = 0> (rows, places)
+        {scales}
+        wi_one = Gather <axis = 0> (wi, number)
+        {first}
+        {activate}
+        wo_one = Gather <axis = 0> (wo, number)
+        {second}
+        place_column = Unsqueeze(places, minus_one)
+        with_expert = ScatterND(so_far, place_column, answer)
+    }}> (turns, "", empty)
+"""
+_LOOP_SCALES = """
+        wi_scale_one = Gather <axis = 0> (wi_scale, number)
+        wo_scale_one = Gather <axis = 0> (wo_scale, number)
+"""
+
+_BODY = """
+    {rows}
+    flat_expert = Reshape(expert, minus_one)
+    choice = Cast <to = 7> (flat_expert)
     kept = GreaterOrEqual(choice, zero_scalar)
     index = Max(choice, zero_scalar)
     {compute}
-    gate_column = Unsqueeze(gate, minus_one)
+    flat_gate = Reshape(gate, minus_one)
+    gate_column = Unsqueeze(flat_gate, minus_one)
     kept_column = Unsqueeze(kept, minus_one)
     {dropped}
-}}
+    {shaped}
 """
 
 _DROPPED = {
     # A select, not a product with 0: 0 * inf is not 0.
     "zero": """
     scaled = Mul(output, gate_column)
-    float_zero = Constant <value_float = 0.0> ()
-    y = Where(kept_column, scaled, float_zero)""",
+    selected = Where(kept_column, scaled, float_zero)""",
     "pass": """
-    answered = Where(kept_column, output, x)
-    y = Mul(answered, gate_column)""",
+    answered = Where(kept_column, output, rows)
+    selected = Mul(answered, gate_column)""",
 }
 
 
-#: Activations that com.microsoft.MoE computes as transformers does.
-_CONTRIB_ACTIVATIONS = {"relu": "relu"}
-
-
-def body_kind(target: str, activation: str, few_tokens: bool) -> str:
+def body_kind(target: str, activation: str, precision: Precision, few_tokens: bool) -> str:
     """Choose a body.
 
     Args:
         target: `onnx` allows standard operators only.
         few_tokens: whether the graph mostly sees few tokens, as the decoder does.
     """
+    if precision.name != "fp32":
+        return "loop"
     if target == "cpu" and activation in _CONTRIB_ACTIVATIONS:
         return "cpu"
     return "either" if few_tokens else "slots"
 
 
-def switch_moe_function(kind: str, activation: str, dropped: str) -> onnx.FunctionProto:
-    """Build the function for one file.
-
-    Args:
-        kind: `gather` (few tokens), `slots` (many) or `either` (chosen by the number of tokens);
-            `cpu` is `either` with ONNX Runtime's own operator for few tokens.
-        activation: a key of `model.layers.ACTIVATIONS`.
-        dropped: `zero` or `pass`.
-    """
-    def fill(text: str, result: str) -> str:
-        activate = _ACTIVATE[activation].format(x="hidden", y="active")
-        contrib = _CONTRIB_ACTIVATIONS.get(activation)
-        return text.format(activate=activate, result=result, contrib_activation=contrib)
-
-    def branch(rule: str, few: str) -> str:
-        many = fill(_SLOTS, "many_output")
-        return _BRANCH.format(rule=rule, few=fill(few, "few_output"), many=many)
-
+def experts(node: Node) -> str:
+    """Each token's expert, then gate and dropping."""
     compute = {
-        "gather": lambda: fill(_GATHER, "output"),
-        "slots": lambda: fill(_SLOTS, "output"),
-        "either": lambda: branch(_GATHER_PAYS, _GATHER),
-        "cpu": lambda: branch(_CONTRIB_PAYS, _CONTRIB),
-    }[kind]()
-    text = _FUNCTION.format(
-        domain=spec.DOMAIN, name=spec.NAME, opset=OPSET, compute=compute,
-        dropped=_DROPPED[dropped],
-        contrib_import=f', "{CONTRIB_DOMAIN}" : 1' if kind == "cpu" else "",
+        "gather": lambda: _fill(_GATHER, node, "output"),
+        "slots": lambda: _fill(_SLOTS, node, "output"),
+        "either": lambda: _branch(_GATHER_PAYS, _GATHER, node),
+        "cpu": lambda: _branch(_CONTRIB_PAYS, _CONTRIB, node),
+        "loop": lambda: _loop(node),
+    }[node.form.experts]()
+    return _BODY.format(
+        rows=flat("x", "rows"), compute=compute, shaped=unflat("selected", "x", "y"),
+        dropped=_DROPPED[node.attributes["dropped"]],
     )
-    return parser.parse_function(text)
+
+
+def _fill(text: str, node: Node, result: str) -> str:
+    activation = node.attributes["activation"]
+    return text.format(
+        activate=ACTIVATE[activation].format(x="hidden", y="active"), result=result,
+        contrib_activation=_CONTRIB_ACTIVATIONS.get(activation),
+    )
+
+
+def _branch(rule: str, few: str, node: Node) -> str:
+    return _BRANCH.format(
+        rule=rule, few=_fill(few, node, "few_output"), many=_fill(_SLOTS, node, "many_output")
+    )
+
+
+def _loop(node: Node) -> str:
+    precision = node.form.precision
+    return _LOOP.format(
+        scales=_LOOP_SCALES if precision.is_quantised else "",
+        first=product(precision, "tokens", "wi_one", "wi_scale_one", "hidden"),
+        activate=ACTIVATE[node.attributes["activation"]].format(x="hidden", y="active"),
+        second=product(precision, "active", "wo_one", "wo_scale_one", "answer"),
+    )
