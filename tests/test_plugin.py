@@ -1,6 +1,7 @@
 """The kernels inside ONNX Runtime against the float64 reference, operator by operator.
 
-tests/native/test_kernels_*.cc go through many more sizes; here it is about what the host hands over.
+tests/native/test_kernels_*.cc go through many more sizes; here it is about what the host hands
+over.
 tests/test_plugin_library.py runs this file once more on each instruction set.
 """
 

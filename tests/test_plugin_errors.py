@@ -124,7 +124,7 @@ def _dynamic(operator: str, inputs: list, place: int, value: np.ndarray) -> tupl
      ("experts of wo", "3", "2")),
 ])
 def test_wrong_attribute_or_weight_is_named(operator, inputs, attributes, parts):
-    with pytest.raises(Exception) as raised:  # noqa: PT011 - at load or at run, as ORT has it
+    with pytest.raises(Exception) as raised:  # at load or at run, as ONNX Runtime has it
         kernel_node.run(operator, inputs, attributes)
     for part in (operator, *parts):
         assert part in str(raised.value)

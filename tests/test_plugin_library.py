@@ -3,6 +3,7 @@
 import ctypes
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,6 @@ import numpy as np
 import pytest
 from checkpoints import pad
 from graphs import Graphs
-from tolerances import assert_close
 
 import switch_plugins
 
@@ -24,7 +24,7 @@ NAME = (
 )
 #: Logits of a few layers, relative to the largest. Quantised hidden values whose last bits differ
 #: are rounded to other int8 values now and then.
-LOGITS = {"tiny": 1e-4, "bf16": 1e-4, "fp16": 1e-4, "int8": 3e-2, "int4": 3e-2}
+LOGITS = {"tiny": 2e-5, "bf16": 2e-5, "fp16": 2e-5, "int8": 2e-2, "int4": 2e-2}
 
 
 def python(*arguments: str, kernels: str | None = None) -> subprocess.CompletedProcess:
@@ -84,10 +84,13 @@ def test_library_is_found_and_exports_three_functions():
     assert ctypes.CDLL(str(path)).RegisterCustomOps
 
 
-def test_library_is_part_of_what_is_installed():
-    """setup.py copies what CMake installs; the package's own folder is where it is looked for."""
-    path = switch_plugins.library_path()
-    assert path == Path(switch_plugins.__file__).parent / "lib" / "libswitch_moe_ort.so"
+def test_library_is_found_beside_the_package_wherever_that_is(tmp_path):
+    package = Path(switch_plugins.__file__).parent
+    shutil.copytree(package, tmp_path / "switch_plugins")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{REGISTER}; print(p.library_path())"
+    result = python("-c", code)
+    expected = tmp_path / "switch_plugins" / "lib" / "libswitch_moe_ort.so"
+    assert result.stdout == f"{expected}\n", result.stderr
 
 
 def test_library_needs_neither_onnxruntime_nor_python():
@@ -141,6 +144,3 @@ def test_function_bodies_and_kernels_give_the_same(name, cases, sources):
         found[kind] = np.concatenate(logits, 1)
     difference = np.abs(found[Graphs] - found[WithKernels]).max() / np.abs(found[Graphs]).max()
     assert difference <= LOGITS[name]
-    if LOGITS[name] > 1e-3:
-        return
-    assert_close(found[WithKernels] / 5, found[Graphs] / 5)

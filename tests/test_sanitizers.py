@@ -18,9 +18,11 @@ PROGRAMS = sorted(path.stem for path in (ROOT / "tests" / "native").glob("test_*
 THREADED = [name for name in PROGRAMS if name.startswith(("test_kernels_", "test_search"))]
 THREADED += ["test_cache"]
 CASES = [("asan", name) for name in PROGRAMS] + [("tsan", name) for name in THREADED]
+# Not detect_stack_use_after_return: GCC 12 aligns its copies of the stack to less than 64 bytes
+# (its bug 110027), which ends AVX-512 code.
 SETTINGS = {
     "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
-    "ASAN_OPTIONS": "detect_stack_use_after_return=1",
+    "ASAN_OPTIONS": "detect_stack_use_after_return=0",
     "TSAN_OPTIONS": "halt_on_error=1:second_deadlock_stack=1",
 }
 # Kernels that a processor runs only if it has their instructions.

@@ -12,8 +12,9 @@ namespace switch_ops {
 namespace {
 
 constexpr float kLowest = std::numeric_limits<float>::lowest();
-// Keys and values that one task reads at least: below it, waking another thread costs more.
-constexpr int64_t kAttentionBytes = 256 << 10;
+// Keys and values that one task reads at least. They come from memory: a step's weights have pushed
+// them out of the caches, so that even little work is worth several threads.
+constexpr int64_t kAttentionBytes = 32 << 10;
 // Queries of one head that are scored together: their scores stay in the nearest caches.
 constexpr int64_t kQueries = 24;
 
@@ -31,6 +32,12 @@ void score_rows(const Kernels& kernels, Inputs q, int64_t queries, const float* 
   product.y = scores;
   product.y_stride = stride;
   kernels.product(product, 0, count);
+}
+
+// Values are needed once all scores are known: they are on their way meanwhile.
+void ask_for(const float* values, int64_t count) {
+  constexpr int64_t kMost = 4096, kLine = 16;
+  for (int64_t i = 0; i < std::min(count, kMost); i += kLine) __builtin_prefetch(values + i);
 }
 
 int64_t bytes(int64_t floats) { return floats * static_cast<int64_t>(sizeof(float)); }
@@ -65,8 +72,8 @@ void self_attention(const Context& context, const SelfAttention& a) {
         std::memcpy(scores + r * tokens, by_difference + tokens - (i + r),
                     static_cast<size_t>(bytes(tokens)));
       }
-      context.kernels.mix({q + i * stride, stride, keys, tokens, scores, tokens, rows, a.size,
-                           tokens, true});
+      context.kernels.mix(
+          {q + i * stride, stride, keys, tokens, scores, tokens, rows, a.size, tokens, true});
       for (int64_t r = 0; r < rows; ++r) {
         float* row = scores + r * tokens;
         for (int64_t j = 0; j < tokens; ++j) row[j] = mask[j] ? row[j] : kLowest;
@@ -96,6 +103,7 @@ void cached_attention(const Context& context, const CachedAttention& a) {
     const Inputs queries{q, bytes(stride)};
     const int64_t cached = task * a.capacity * a.size;
     if (a.position > 0) {
+      ask_for(a.value + cached, a.position * a.size);
       score_rows(context.kernels, queries, a.tokens, a.key + cached, a.position, a.size, scores,
                  keys);
     }
@@ -111,16 +119,17 @@ void cached_attention(const Context& context, const CachedAttention& a) {
       std::fill(row + query + 1, row + keys, 0.0f);  // new keys after their query
     }
     float* y = a.y + r * a.tokens * width + h * a.size;
-    context.kernels.mix({scores, keys, a.value + cached, a.size, y, width, a.tokens, a.position,
-                         a.size, false});
-    context.kernels.mix({scores + a.position, keys, new_value, a.size, y, width, a.tokens, a.tokens,
-                         a.size, true});
+    context.kernels.mix(
+        {scores, keys, a.value + cached, a.size, y, width, a.tokens, a.position, a.size, false});
+    context.kernels.mix(
+        {scores + a.position, keys, new_value, a.size, y, width, a.tokens, a.tokens, a.size, true});
   };
   const int64_t tasks = a.rows * a.heads;
   if (a.tokens == 0 || tasks == 0) return;
   const int64_t together = std::max<int64_t>(1, kAttentionBytes / bytes(2 * keys * a.size));
   context.parallel.each(ceil_div(tasks, together), [&](int64_t group) {
-    for (int64_t i = group * together; i < std::min(tasks, (group + 1) * together); ++i) one_head(i);
+    for (int64_t i = group * together; i < std::min(tasks, (group + 1) * together); ++i)
+      one_head(i);
   });
 }
 
@@ -136,6 +145,7 @@ void cross_attention(const Context& context, const CrossAttention& a) {
     float* scores = scratch<float>(Slot::kScores, std::min(queries, kQueries) * a.source);
     for (int64_t i = 0; i < queries; i += kQueries) {
       const int64_t rows = std::min(kQueries, queries - i);
+      ask_for(a.value + at, a.source * a.size);
       score_rows(context.kernels, {q + i * width, bytes(width)}, rows, a.key + at, a.source, a.size,
                  scores, a.source);
       for (int64_t r = 0; r < rows; ++r) {
@@ -144,15 +154,16 @@ void cross_attention(const Context& context, const CrossAttention& a) {
         context.kernels.softmax(row, a.source);
       }
       float* y = a.y + (b * queries + i) * width + h * a.size;
-      context.kernels.mix({scores, a.source, a.value + at, a.size, y, width, rows, a.source, a.size,
-                           false});
+      context.kernels.mix(
+          {scores, a.source, a.value + at, a.size, y, width, rows, a.source, a.size, false});
     }
   };
   const int64_t tasks = a.batch * a.heads;
   const int64_t work = bytes(2 * a.source * a.size) * ceil_div(queries, 4);
   const int64_t together = std::max<int64_t>(1, kAttentionBytes / std::max<int64_t>(1, work));
   context.parallel.each(ceil_div(tasks, together), [&](int64_t group) {
-    for (int64_t i = group * together; i < std::min(tasks, (group + 1) * together); ++i) one_head(i);
+    for (int64_t i = group * together; i < std::min(tasks, (group + 1) * together); ++i)
+      one_head(i);
   });
 }
 

@@ -9,8 +9,8 @@
 
 namespace switch_ops {
 
-// Inputs of a product: rows of `stride` bytes. Float weights meet plain float32 rows; quantised ones
-// meet rows that `prepare` of the same instruction set made.
+// Inputs of a product: rows of `stride` bytes. Float weights meet plain float32 rows; quantised
+// ones meet rows that `prepare` of the same instruction set made.
 struct Inputs {
   const void* data;
   int64_t stride;

@@ -142,7 +142,8 @@ void moe(const Context& context, const Moe& a) {
 
     const auto change = [&](int64_t t) {
       if (a.activation == Activation::kRelu) return;
-      for (int64_t i = t * d_ff; i < (t + 1) * d_ff; ++i) hidden[i] = activate(a.activation, hidden[i]);
+      for (int64_t i = t * d_ff; i < (t + 1) * d_ff; ++i)
+        hidden[i] = activate(a.activation, hidden[i]);
     };
     const bool as_it_is = a.activation == Activation::kRelu && !is_quantised(a.wo.type);
     product.x = as_it_is ? Inputs{hidden, d_ff * static_cast<int64_t>(sizeof(float))}

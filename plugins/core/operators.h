@@ -47,7 +47,7 @@ void key_value(const Context& context, const KeyValue& a);
 
 // y[t] = gate[t] * (act(x[t] @ wi[e]^T) @ wo[e]^T), e = expert[t]; -1: dropped.
 struct Moe {
-  const float* x;         // [tokens, d_model]
+  const float* x;  // [tokens, d_model]
   int64_t tokens;
   const int32_t* expert;  // [tokens]; null: all of expert 0
   const float* gate;      // [tokens]; null: all 1

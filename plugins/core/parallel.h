@@ -24,7 +24,8 @@ class Parallel {
       task(int64_t{0});
       return;
     }
-    run(tasks, [](void* state, int64_t i) { (*static_cast<Callable*>(state))(i); },
+    run(
+        tasks, [](void* state, int64_t i) { (*static_cast<Callable*>(state))(i); },
         const_cast<std::remove_const_t<Callable>*>(&task));
   }
 };

@@ -11,7 +11,7 @@
 namespace switch_ops {
 
 // Tasks are small enough for threads to even out, large enough that starting them costs nothing.
-constexpr int64_t kTaskBytes = 64 << 10;
+constexpr int64_t kTaskBytes = 32 << 10;
 constexpr int64_t kTaskProducts = 1 << 20;  // multiplications
 constexpr int64_t kMostTasks = 64;
 constexpr int64_t kRowMultiple = 16;

@@ -190,7 +190,8 @@ Routes route(const Router& a) {
     Values logits;
     for (int64_t e = 0; e < a.experts; ++e) {
       const double bias = a.bias ? a.bias[e] : 0;
-      logits.push_back(bias + dot(a.normed + t * a.columns, a.classifier + e * a.columns, a.columns));
+      logits.push_back(bias +
+                       dot(a.normed + t * a.columns, a.classifier + e * a.columns, a.columns));
     }
     const Values probs = softmax(logits);
     const auto best = std::max_element(probs.begin(), probs.end());  // the first of equal ones
@@ -253,7 +254,8 @@ Values cached_attention(const CachedAttention& a) {
     const Values p = softmax(scores);
     for (int64_t j = 0; j <= place; ++j) {
       for (int64_t d = 0; d < a.size; ++d) {
-        y[static_cast<size_t>(row * a.size + d)] += p[static_cast<size_t>(j)] * at(a.value, j, 2)[d];
+        y[static_cast<size_t>(row * a.size + d)] +=
+            p[static_cast<size_t>(j)] * at(a.value, j, 2)[d];
       }
     }
   }

@@ -1,5 +1,6 @@
 // The operators of docs/operators.md as plain loops that sum in double: what the kernels' tests
-// compare with. Shares the descriptions of arguments with the kernels and nothing else; not shipped.
+// compare with. Shares the descriptions of arguments with the kernels and nothing else; not
+// shipped.
 #ifndef SWITCH_CORE_REFERENCE_H_
 #define SWITCH_CORE_REFERENCE_H_
 

@@ -13,10 +13,9 @@ inline void add_and_normalise(Call& call, const Array& x, float epsilon, float* 
   expect(call.name(), "elements of delta", delta.count(), x.count());
   expect(call.name(), "elements of weight", weight.count(), x.last());
   std::vector<float> unwanted(sum ? 0 : static_cast<size_t>(x.count()));
-  switch_ops::norm(call.context(),
-                   {{x.as<float>(), delta.as<float>(), weight.as<float>(), epsilon, x.last(),
-                     sum ? sum : unwanted.data(), normed},
-                    x.rows()});
+  switch_ops::norm(call.context(), {{x.as<float>(), delta.as<float>(), weight.as<float>(), epsilon,
+                                     x.last(), sum ? sum : unwanted.data(), normed},
+                                    x.rows()});
 }
 
 class Norm {
@@ -54,11 +53,10 @@ class Router {
     float* normed = call.output_like(1, x);
     add_and_normalise(call, x, epsilon_, call.output_like(0, x), normed);
     const std::vector<int64_t> tokens = {x.shape[0], x.shape[1]};
-    switch_ops::route(call.context(), {normed, x.shape[0], x.shape[1], x.last(),
-                                       classifier.shape[0], classifier.as<float>(),
-                                       bias.as<float>(), capacity_,
-                                       call.output<int32_t>(2, tokens),
-                                       call.output<float>(3, tokens)});
+    switch_ops::route(call.context(),
+                      {normed, x.shape[0], x.shape[1], x.last(), classifier.shape[0],
+                       classifier.as<float>(), bias.as<float>(), capacity_,
+                       call.output<int32_t>(2, tokens), call.output<float>(3, tokens)});
   }
 
  private:
@@ -89,8 +87,8 @@ class SelfAttention {
     expect(kName, "elements of mask", mask.count(), batch * tokens);
     switch_ops::self_attention(
         call.context(),
-        {qkv.as<float>(), mask.as<int64_t>(), bias.as<float>(), batch, tokens, heads,
-         width / heads, bias.shape[0] / 2, call.output<float>(0, {batch, tokens, width})});
+        {qkv.as<float>(), mask.as<int64_t>(), bias.as<float>(), batch, tokens, heads, width / heads,
+         bias.shape[0] / 2, call.output<float>(0, {batch, tokens, width})});
   }
 };
 
@@ -118,10 +116,9 @@ class CachedAttention {
     const std::vector<int64_t> fresh = {rows, heads, tokens, size};
     switch_ops::cached_attention(
         call.context(),
-        {qkv.as<float>(), key.as<float>(), value.as<float>(), bias.as<float>(), rows, tokens,
-         heads, size, capacity, position, bias.shape[0] / 2,
-         call.output<float>(0, {rows, tokens, width}), call.output<float>(1, fresh),
-         call.output<float>(2, fresh)});
+        {qkv.as<float>(), key.as<float>(), value.as<float>(), bias.as<float>(), rows, tokens, heads,
+         size, capacity, position, bias.shape[0] / 2, call.output<float>(0, {rows, tokens, width}),
+         call.output<float>(1, fresh), call.output<float>(2, fresh)});
   }
 };
 

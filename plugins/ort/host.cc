@@ -146,12 +146,12 @@ void Call::run(int64_t tasks, void (*task)(void*, int64_t), void* state) {
     void* state;
   } run{task, state};
   check(api_, api_->KernelContext_ParallelFor(
-      context_,
-      [](void* user, size_t i) {
-        const auto* run = static_cast<Run*>(user);
-        run->task(run->state, static_cast<int64_t>(i));
-      },
-      static_cast<size_t>(tasks), 0, &run));
+                  context_,
+                  [](void* user, size_t i) {
+                    const auto* run = static_cast<Run*>(user);
+                    run->task(run->state, static_cast<int64_t>(i));
+                  },
+                  static_cast<size_t>(tasks), 0, &run));
 }
 
 WeightInput::WeightInput(const Info& info, size_t weight, size_t scale)

@@ -77,9 +77,7 @@ class Call : public switch_ops::Parallel {
     return static_cast<float*>(raw_output(index, input.shape, input.rank));
   }
 
-  switch_ops::Context context() const {
-    return {switch_ops::kernels(), const_cast<Call&>(*this)};
-  }
+  switch_ops::Context context() const { return {switch_ops::kernels(), const_cast<Call&>(*this)}; }
   void run(int64_t tasks, void (*task)(void*, int64_t), void* state) override;
 
  private:

@@ -24,7 +24,8 @@ OrtCustomOpDomain* make_domain(const OrtApi* api) {
   return domain;
 }
 
-// One for each copy of ONNX Runtime in the process; sessions refer to it, so that it is never freed.
+// One for each copy of ONNX Runtime in the process; sessions refer to it, so that it is never
+// freed.
 OrtCustomOpDomain* domain_of(const OrtApi* api) {
   static std::mutex mutex;
   static std::map<const OrtApi*, OrtCustomOpDomain*> domains;
@@ -40,7 +41,8 @@ OrtCustomOpDomain* domain_of(const OrtApi* api) {
 }  // namespace
 }  // namespace switch_ort
 
-extern "C" SWITCH_API OrtStatus* RegisterCustomOps(OrtSessionOptions* options, const OrtApiBase* base) {
+extern "C" SWITCH_API OrtStatus* RegisterCustomOps(OrtSessionOptions* options,
+                                                   const OrtApiBase* base) {
   const OrtApi* api = base->GetApi(ORT_API_VERSION);
   if (!api) return nullptr;  // too old an ONNX Runtime: the function bodies run
   return switch_ort::guarded(api, [&] {

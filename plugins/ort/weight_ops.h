@@ -63,9 +63,9 @@ class KeyValue {
     if (heads_ < 1) expect(kName, "heads", heads_, 1);
     expect(kName, "rows of the weight modulo 2 heads", weight.rows % (2 * heads_), 0);
     const std::vector<int64_t> shape = {x.shape[0], heads_, x.shape[1], weight.rows / 2 / heads_};
-    switch_ops::key_value(call.context(), {x.as<float>(), x.shape[0], x.shape[1], heads_, weight,
-                                           call.output<float>(0, shape),
-                                           call.output<float>(1, shape)});
+    switch_ops::key_value(call.context(),
+                          {x.as<float>(), x.shape[0], x.shape[1], heads_, weight,
+                           call.output<float>(0, shape), call.output<float>(1, shape)});
   }
 
  private:
@@ -85,7 +85,8 @@ inline void check_mlp(const char* name, const Array& x, const switch_ops::Weight
 class Mlp {
  public:
   static constexpr const char* kName = "SwitchMLP";
-  static constexpr Slot kInputs[] = {{kFloat}, {kWeight}, {kWeight}, {kFloat, true}, {kFloat, true}};
+  static constexpr Slot kInputs[] = {
+      {kFloat}, {kWeight}, {kWeight}, {kFloat, true}, {kFloat, true}};
   static constexpr Slot kOutputs[] = {{kFloat}};
 
   explicit Mlp(const Info& info)
@@ -97,9 +98,8 @@ class Mlp {
     const Array x = call.input(0);
     const switch_ops::Weight wi = wi_.get(call), wo = wo_.get(call);
     check_mlp(kName, x, wi, wo);
-    switch_ops::moe(call.context(),
-                    {x.as<float>(), x.rows(), nullptr, nullptr, wi, wo, activation_,
-                     switch_ops::Dropped::kZero, call.output_like(0, x)});
+    switch_ops::moe(call.context(), {x.as<float>(), x.rows(), nullptr, nullptr, wi, wo, activation_,
+                                     switch_ops::Dropped::kZero, call.output_like(0, x)});
   }
 
  private:
@@ -110,7 +110,7 @@ class Mlp {
 class Moe {
  public:
   static constexpr const char* kName = "SwitchMoE";
-  static constexpr Slot kInputs[] = {{kFloat},  {kInt32},        {kFloat},       {kWeight},
+  static constexpr Slot kInputs[] = {{kFloat},  {kInt32},       {kFloat},      {kWeight},
                                      {kWeight}, {kFloat, true}, {kFloat, true}};
   static constexpr Slot kOutputs[] = {{kFloat}};
 

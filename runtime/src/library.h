@@ -24,8 +24,8 @@ const OrtLibrary& open_ort_library(const std::string& wanted);
 std::string environment(const char* name);
 
 // The operator library: `wanted` (an option), else $SWITCH_PLUGIN_LIBRARY, else the one beside this
-// library or in the sibling Python package. "" where there is none or one of the first two is "none".
-// Throws Error SWITCH_MISSING_LIBRARY for a named file that does not exist.
+// library or in the sibling Python package. "" where there is none or one of the first two is
+// "none". Throws Error SWITCH_MISSING_LIBRARY for a named file that does not exist.
 std::string find_plugin_library(const std::string& wanted);
 
 }  // namespace switch_runtime

@@ -66,8 +66,8 @@ void tell_and_end(int) {
 const std::vector<Format>& formats() {
   using T = WeightType;
   static const std::vector<Format> all = {
-      {T::kFloat32, 0}, {T::kFloat16, 0}, {T::kBFloat16, 0}, {T::kInt8, 0},  {T::kInt8, 32},
-      {T::kInt8, 64},   {T::kInt8, 128},  {T::kInt8, 256},   {T::kInt4, 0},  {T::kInt4, 32},
+      {T::kFloat32, 0}, {T::kFloat16, 0}, {T::kBFloat16, 0}, {T::kInt8, 0}, {T::kInt8, 32},
+      {T::kInt8, 64},   {T::kInt8, 128},  {T::kInt8, 256},   {T::kInt4, 0}, {T::kInt4, 32},
       {T::kInt4, 64},   {T::kInt4, 128},  {T::kInt4, 256}};
   return all;
 }

@@ -1,5 +1,5 @@
-// What the kernels' tests share: arrays with a guard page behind them, random weights of every type,
-// every instruction set with every number of threads, and one table of tolerances.
+// What the kernels' tests share: arrays with a guard page behind them, random weights of every
+// type, every instruction set with every number of threads, and one table of tolerances.
 #ifndef SWITCH_TESTS_KERNEL_CASES_H_
 #define SWITCH_TESTS_KERNEL_CASES_H_
 
@@ -26,7 +26,7 @@ using switch_ops::Weight;
 using switch_ops::WeightType;
 
 // Relative to the largest |reference| of the tensor.
-constexpr double kTolerance = 1e-5;   // float32 sums, and quantised ones: both see the same integers
+constexpr double kTolerance = 1e-5;  // float32 sums, and quantised ones: both see the same integers
 constexpr double kRoundedTwice = 2e-2;  // a hidden value's last bit may move its int8 value by one
 
 // An array whose last byte is the last of a page, before one that nothing may touch: a read or a

@@ -69,9 +69,9 @@ void self_attention_of_every_length() {
   Random random(61);
   const std::vector<int64_t> distances = {0, 1, 5, 127};
   for (int64_t tokens = 1; tokens <= 150; tokens += kSanitized ? 23 : tokens < 40 ? 1 : 6) {
-    const Self self = make_self(random, self_sizes(random.between(1, 3), tokens,
-                                                   random.between(1, 3), random.of(kHeadSizes),
-                                                   random.of(distances)),
+    const Self self = make_self(random,
+                                self_sizes(random.between(1, 3), tokens, random.between(1, 3),
+                                           random.of(kHeadSizes), random.of(distances)),
                                 random.below(2) == 0);
     check_self(self.call);
   }
@@ -140,9 +140,10 @@ Cached make_cached(Random& random, CachedAttention sizes) {
 void check_cached(const CachedAttention& call) {
   const auto expected = reference::cached_attention(call);
   const int64_t width = call.heads * call.size;
-  const std::string what = show(call.rows) + " rows of " + show(call.tokens) + " tokens, position " +
-                           show(call.position) + " of " + show(call.capacity) + ", " +
-                           show(call.heads) + " heads of " + show(call.size);
+  const std::string what = show(call.rows) + " rows of " + show(call.tokens) +
+                           " tokens, position " + show(call.position) + " of " +
+                           show(call.capacity) + ", " + show(call.heads) + " heads of " +
+                           show(call.size);
   on_everything(what, [&](const Context& context) {
     Array<float> y(call.rows * call.tokens * width), key(y.size()), value(y.size());
     CachedAttention own = call;
@@ -161,8 +162,8 @@ void check_cached(const CachedAttention& call) {
 
 CachedAttention cached_sizes(int64_t rows, int64_t tokens, int64_t size, int64_t capacity,
                              int64_t position) {
-  return {nullptr, nullptr, nullptr,  nullptr,  rows, tokens,  2,
-          size,    capacity, position, 3,        nullptr, nullptr, nullptr};
+  return {nullptr, nullptr,  nullptr,  nullptr, rows,    tokens,  2,
+          size,    capacity, position, 3,       nullptr, nullptr, nullptr};
 }
 
 void cached_attention_at_every_position() {
@@ -224,16 +225,15 @@ void check_cross(const CrossAttention& call) {
 
 CrossAttention cross_sizes(int64_t batch, int64_t beams, int64_t tokens, int64_t size,
                            int64_t source) {
-  return {nullptr, nullptr, nullptr, nullptr, batch * beams, tokens, 3, size, batch, source,
-          nullptr};
+  return {nullptr, nullptr, nullptr, nullptr, batch * beams, tokens,
+          3,       size,    batch,   source,  nullptr};
 }
 
 void cross_attention_of_every_length() {
   Random random(65);
   for (int64_t source = 1; source <= 150; source += kSanitized ? 29 : source < 40 ? 1 : 7) {
-    const CrossAttention sizes =
-        cross_sizes(random.between(1, 3), random.of<int64_t>({1, 2, 4}), random.between(1, 5),
-                    random.of(kHeadSizes), source);
+    const CrossAttention sizes = cross_sizes(random.between(1, 3), random.of<int64_t>({1, 2, 4}),
+                                             random.between(1, 5), random.of(kHeadSizes), source);
     check_cross(make_cross(random, sizes, random.below(2) == 0).call);
   }
   for (int64_t size : kHeadSizes) {

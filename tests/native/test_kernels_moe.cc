@@ -13,8 +13,8 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 const std::vector<Activation> kActivations = {Activation::kRelu, Activation::kGelu,
                                               Activation::kGeluTanh, Activation::kSilu};
 // d_model and d_ff
-const std::vector<std::pair<int64_t, int64_t>> kSizes = {
-    {1, 1}, {3, 7}, {31, 33}, {65, 63}, {97, 100}, {128, 96}, {33, 130}, {64, 65}};
+const std::vector<std::pair<int64_t, int64_t>> kSizes = {{1, 1},    {3, 7},    {31, 33},  {65, 63},
+                                                         {97, 100}, {128, 96}, {33, 130}, {64, 65}};
 
 // One call and everything that it points to.
 struct Layer {
@@ -41,9 +41,9 @@ Layer make_layer(Random& random, const Format& format, const Sizes& s, bool whol
   layer.expert = Array<int32_t>(s.tokens);
   for (float& gate : layer.gate) gate = 0.5f + 0.25f * random.uniform();
   for (int32_t& e : layer.expert) e = static_cast<int32_t>(random.below(s.experts));
-  layer.call = {layer.x.data(),    s.tokens,        layer.expert.data(), layer.gate.data(),
-                layer.wi.weight,   layer.wo.weight, Activation::kRelu,   Dropped::kZero,
-                nullptr};
+  layer.call = {layer.x.data(),    s.tokens,        layer.expert.data(),
+                layer.gate.data(), layer.wi.weight, layer.wo.weight,
+                Activation::kRelu, Dropped::kZero,  nullptr};
   layer.what = format.name() + ", " + show(s.experts) + " experts of " + show(d_model) + " x " +
                show(d_ff) + ", " + show(s.tokens) + " tokens";
   return layer;

@@ -88,7 +88,8 @@ void linear_rounds_half_to_even() {
     for (int64_t columns : {34, 130}) {
       const Stack w = random_stack(random, format, {5, columns});
       Array<float> x(columns);
-      for (int64_t i = 0; i < columns; ++i) x[i] = static_cast<float>(i % 2 ? i / 2 : -i / 2) + 0.5f;
+      for (int64_t i = 0; i < columns; ++i)
+        x[i] = static_cast<float>(i % 2 ? i / 2 : -i / 2) + 0.5f;
       x[0] = 127;
       check_linear(w, format, x);
     }
@@ -173,9 +174,8 @@ void embedding_refuses_ids_outside_the_table() {
     on_everything("id " + show(id), [&](const Context& context) {
       const int64_t ids[] = {4, id};
       Array<float> y(6);
-      expect_refused({"SwitchEmbedding", show(id), "token 1", "0 to 4"}, [&] {
-        switch_ops::embedding(context, ids, 2, table.weight, y.data());
-      });
+      expect_refused({"SwitchEmbedding", show(id), "token 1", "0 to 4"},
+                     [&] { switch_ops::embedding(context, ids, 2, table.weight, y.data()); });
     });
   }
 }

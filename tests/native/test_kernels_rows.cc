@@ -72,9 +72,16 @@ Routing make_routing(Random& random, const RoutingSizes& s, bool biased) {
   for (float& v : r.normed) v = static_cast<float>(random.between(-2, 2));
   for (float& v : r.classifier) v = static_cast<float>(random.between(-2, 2)) * 0.25f;
   for (float& v : r.bias) v = static_cast<float>(random.between(-2, 2)) * 0.5f;
-  r.call = {r.normed.data(), s.batch,           s.tokens,
-            s.columns,       s.experts,         r.classifier.data(),
-            biased ? r.bias.data() : nullptr, -1, nullptr, nullptr};
+  r.call = {r.normed.data(),
+            s.batch,
+            s.tokens,
+            s.columns,
+            s.experts,
+            r.classifier.data(),
+            biased ? r.bias.data() : nullptr,
+            -1,
+            nullptr,
+            nullptr};
   return r;
 }
 

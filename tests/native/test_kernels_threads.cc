@@ -74,16 +74,32 @@ class Caller {
 
  private:
   switch_ops::Moe moe(float* y) const {
-    return {x_.data(),  tokens_,    expert_.data(), gate_.data(), wi_.weight,
-            wo_.weight, switch_ops::Activation::kRelu, switch_ops::Dropped::kPass, y};
+    return {x_.data(),
+            tokens_,
+            expert_.data(),
+            gate_.data(),
+            wi_.weight,
+            wo_.weight,
+            switch_ops::Activation::kRelu,
+            switch_ops::Dropped::kPass,
+            y};
   }
   switch_ops::SelfAttention self(float* y) const {
     return {qkv_.data(), mask_.data(), bias_.data(), 1, tokens_, 2, 8, 3, y};
   }
   switch_ops::CrossAttention cross(float* y) const {
     const float* from = qkv_.data();
-    return {from, from + tokens_ * 16, from + 2 * tokens_ * 16, mask_.data(), tokens_, 1, 2, 8, 1,
-            tokens_, y};
+    return {from,
+            from + tokens_ * 16,
+            from + 2 * tokens_ * 16,
+            mask_.data(),
+            tokens_,
+            1,
+            2,
+            8,
+            1,
+            tokens_,
+            y};
   }
 
   Random random_;

@@ -8,7 +8,8 @@ namespace switch_ops {
 const Kernels& avx512_vnni_kernels() {
   using S = Avx512<true>;
   static const Kernels table = {"avx512_vnni", prepared_stride<S>, prepare<S>, product<S>,
-                                mix<S>, softmax<S>, norm<S>, decode_row<S>, read<S>};
+                                mix<S>,        softmax<S>,         norm<S>,    decode_row<S>,
+                                read<S>};
   return table;
 }
 

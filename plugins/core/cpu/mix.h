@@ -1,4 +1,5 @@
-// y = p @ v, rows of v read in order: attention's weighted sums, and its scores from transposed keys.
+// y = p @ v, rows of v read in order: attention's weighted sums, and its scores from transposed
+// keys.
 #ifndef SWITCH_CORE_CPU_MIX_H_
 #define SWITCH_CORE_CPU_MIX_H_
 

@@ -8,7 +8,8 @@ namespace switch_ops {
 const Kernels& portable_kernels() {
   using S = Portable;
   static const Kernels table = {"portable", prepared_stride<S>, prepare<S>, product<S>,
-                                mix<S>, softmax<S>, norm<S>, decode_row<S>, read<S>};
+                                mix<S>,     softmax<S>,         norm<S>,    decode_row<S>,
+                                read<S>};
   return table;
 }
 

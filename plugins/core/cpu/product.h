@@ -46,8 +46,8 @@ inline void store_outputs(const float (&out)[kRows], int valid, bool relu, float
   }
 }
 
-// Scales lie far from the weights and are read once per row: too seldom for the hardware to foresee,
-// often enough that waiting for each would cost a quarter of a small product's time.
+// Scales lie far from the weights and are read once per row: too seldom for the hardware to
+// foresee, often enough that waiting for each would cost a quarter of a small product's time.
 inline void ask_for(const float* scales, int64_t count) {
   const int64_t most = count < 1024 ? count : 1024;
   for (int64_t i = 0; i < most; i += 16) __builtin_prefetch(scales + i);

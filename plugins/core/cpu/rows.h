@@ -225,7 +225,8 @@ float read(const void* data, int64_t bytes, int streams) {
   typename S::F most[4] = {S::zero(), S::zero(), S::zero(), S::zero()};
   for (int64_t at = 0; at < part; at += kUnit) {
     for (int s = 0; s < streams; ++s) {
-      const auto* from = reinterpret_cast<const float*>(static_cast<const char*>(data) + s * part + at);
+      const auto* from =
+          reinterpret_cast<const float*>(static_cast<const char*>(data) + s * part + at);
 #pragma GCC unroll 4
       for (int i = 0; i < 4; ++i) most[i] = S::max(most[i], S::load(from + i * S::kLanes));
     }

@@ -33,7 +33,8 @@ const Kernels& choose() {
   if (!wanted || !*wanted) return *runnable().back();
   if (const Kernels* found = find_kernels(wanted)) return *found;
   std::string names;
-  for (const char* name : available_kernels()) names += std::string(names.empty() ? "" : ", ") + name;
+  for (const char* name : available_kernels())
+    names += std::string(names.empty() ? "" : ", ") + name;
   throw std::invalid_argument(std::string("SWITCH_KERNELS is \"") + wanted +
                               "\", this processor runs " + names);
 }

@@ -38,9 +38,7 @@ struct Avx2 {
   static F max(F a, F b) { return _mm256_max_ps(a, b); }
   static F abs(F a) { return _mm256_andnot_ps(set(-0.0f), a); }
   static F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
-  static F round(F a) {
-    return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-  }
+  static F round(F a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
   static F scale2(F a, F n) {  // a * 2^n, n above -127
     const I bits = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
     return mul(a, _mm256_castsi256_ps(_mm256_slli_epi32(bits, 23)));
@@ -69,9 +67,7 @@ struct Avx2 {
   static F widen_bfloat16(const void* p, int n) { return shift(load_halves(p, n)); }
 
   static I zero_bytes() { return _mm256_setzero_si256(); }
-  static I load_bytes(const void* p) {
-    return _mm256_loadu_si256(static_cast<const __m256i*>(p));
-  }
+  static I load_bytes(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
   static I load_bytes(const void* p, int n) {
     alignas(32) char bytes[32] = {};
     std::memcpy(bytes, p, static_cast<size_t>(n));

@@ -13,7 +13,8 @@ template <bool Vnni>
 struct Avx512 {
   static constexpr int kLanes = 16;
   static constexpr int kBytes = 64;
-  static constexpr int kFloatTokens = 6;  // of a tile: 4 x 6 sums, 4 weights, 1 input of 32 registers
+  static constexpr int kFloatTokens =
+      6;  // of a tile: 4 x 6 sums, 4 weights, 1 input of 32 registers
   static constexpr int kIntTokens = 4;
   static constexpr int kBlockTokens = 3;
   static constexpr int kMixRows = 6;     // of a mix's tile
@@ -105,8 +106,8 @@ struct Avx512 {
     F group[4];
 #pragma GCC unroll 4
     for (int i = 0; i < n; ++i) {
-      group[i] = within_lanes(sum[0][First + i], sum[1][First + i], sum[2][First + i],
-                              sum[3][First + i]);
+      group[i] =
+          within_lanes(sum[0][First + i], sum[1][First + i], sum[2][First + i], sum[3][First + i]);
     }
     for (int i = n; i < 4; ++i) group[i] = group[0];
     const F low = add(shuffle<0x88>(group[0], group[1]), shuffle<0xDD>(group[0], group[1]));

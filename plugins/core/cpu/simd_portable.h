@@ -36,20 +36,40 @@ struct Portable {
   }
 
   static F zero() { return set(0); }
-  static F set(float x) { return make([&](int) { return x; }); }
-  static F load(const float* p) { return make([&](int l) { return p[l]; }); }
-  static F load(const float* p, int n) { return make([&](int l) { return l < n ? p[l] : 0; }); }
+  static F set(float x) {
+    return make([&](int) { return x; });
+  }
+  static F load(const float* p) {
+    return make([&](int l) { return p[l]; });
+  }
+  static F load(const float* p, int n) {
+    return make([&](int l) { return l < n ? p[l] : 0; });
+  }
   static void store(float* p, F x) { std::memcpy(p, x.v, sizeof x.v); }
   static void store(float* p, F x, int n) {
     std::memcpy(p, x.v, static_cast<size_t>(n) * sizeof(float));
   }
-  static F add(F a, F b) { return make([&](int l) { return a.v[l] + b.v[l]; }); }
-  static F sub(F a, F b) { return make([&](int l) { return a.v[l] - b.v[l]; }); }
-  static F mul(F a, F b) { return make([&](int l) { return a.v[l] * b.v[l]; }); }
-  static F max(F a, F b) { return make([&](int l) { return a.v[l] > b.v[l] ? a.v[l] : b.v[l]; }); }
-  static F abs(F a) { return make([&](int l) { return std::fabs(a.v[l]); }); }
-  static F fma(F a, F b, F c) { return make([&](int l) { return a.v[l] * b.v[l] + c.v[l]; }); }
-  static F round(F a) { return make([&](int l) { return std::nearbyintf(a.v[l]); }); }
+  static F add(F a, F b) {
+    return make([&](int l) { return a.v[l] + b.v[l]; });
+  }
+  static F sub(F a, F b) {
+    return make([&](int l) { return a.v[l] - b.v[l]; });
+  }
+  static F mul(F a, F b) {
+    return make([&](int l) { return a.v[l] * b.v[l]; });
+  }
+  static F max(F a, F b) {
+    return make([&](int l) { return a.v[l] > b.v[l] ? a.v[l] : b.v[l]; });
+  }
+  static F abs(F a) {
+    return make([&](int l) { return std::fabs(a.v[l]); });
+  }
+  static F fma(F a, F b, F c) {
+    return make([&](int l) { return a.v[l] * b.v[l] + c.v[l]; });
+  }
+  static F round(F a) {
+    return make([&](int l) { return std::nearbyintf(a.v[l]); });
+  }
   static F scale2(F a, F n) {  // a * 2^n, n above -127
     return make([&](int l) {
       const uint32_t bits = static_cast<uint32_t>(static_cast<int32_t>(n.v[l]) + 127) << 23;
@@ -102,7 +122,9 @@ struct Portable {
     for (int32_t& v : x.v) v = -v;
     return x;
   }
-  static F to_float(I x) { return make([&](int l) { return static_cast<float>(x.v[l]); }); }
+  static F to_float(I x) {
+    return make([&](int l) { return static_cast<float>(x.v[l]); });
+  }
   static int32_t sum_lanes(I x) {
     int32_t total = 0;
     for (int32_t v : x.v) total += v;

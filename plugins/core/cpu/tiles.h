@@ -130,7 +130,8 @@ class FloatPolicy {
   }
   [[gnu::always_inline]] static Weights weights(const TileRows& rows, int r, int64_t k, int rest) {
     const char* p = rows.w[r] + k * kSize;
-    if constexpr (W == WeightType::kFloat32) return S::load(reinterpret_cast<const float*>(p), rest);
+    if constexpr (W == WeightType::kFloat32)
+      return S::load(reinterpret_cast<const float*>(p), rest);
     if constexpr (W == WeightType::kFloat16) return S::widen_float16(p, rest);
     return S::widen_bfloat16(p, rest);
   }
@@ -171,7 +172,9 @@ class Int8Policy {
     return S::offset(S::load_bytes(rows.w[r] + k, rest));
   }
   // Prepared rows go on with zeros.
-  [[gnu::always_inline]] static Sum inputs(const char* x, int64_t k, int = 0) { return S::load_bytes(values(x) + k); }
+  [[gnu::always_inline]] static Sum inputs(const char* x, int64_t k, int = 0) {
+    return S::load_bytes(values(x) + k);
+  }
   [[gnu::always_inline]] static void add(Weights w, Sum x, Sum& sum) { sum = S::dot8(sum, w, x); }
 
   template <int T>
@@ -239,8 +242,7 @@ class BlockPolicy {
   [[gnu::always_inline]] static Inputs inputs(const char* x, int64_t k, int = 0) {
     if constexpr (kInt4) {
       const auto& group = reinterpret_cast<const Int4Group<S>*>(values(x))[k / kStep];
-      return {S::load_bytes(group.correction), S::load_bytes(group.even),
-              S::load_bytes(group.odd)};
+      return {S::load_bytes(group.correction), S::load_bytes(group.even), S::load_bytes(group.odd)};
     } else {
       const I all = S::load_bytes(values(x) + k);
       return {S::zero_bytes(), all, all};
