@@ -5,6 +5,8 @@ over.
 tests/test_plugin_library.py runs this file once more on each instruction set.
 """
 
+from concurrent.futures import ThreadPoolExecutor
+
 import kernel_node
 import numpy as np
 import operator_reference
@@ -201,3 +203,12 @@ def test_every_number_of_threads_agrees(precision):
     for threads in (1, 2, 3, 8):
         (y,) = kernel_node.run("SwitchLinear", [x, weight], threads=threads)
         assert_close(y, expected)
+
+
+def test_one_session_runs_in_several_threads_at_once():
+    x, (wi, wo) = whole(36, 9, D), weights(37, ("int8", 0), (F, D), (D, F))
+    session, feeds = kernel_node.load("SwitchMLP", [x, wi, wo])
+    expected = session.run(None, feeds)[0]
+    with ThreadPoolExecutor(6) as pool:
+        for y in pool.map(lambda _: session.run(None, feeds)[0], range(200)):
+            np.testing.assert_array_equal(y, expected)

@@ -11,8 +11,10 @@
 namespace switch_ops {
 
 // Tasks are small enough for threads to even out, large enough that starting them costs nothing.
-constexpr int64_t kTaskBytes = 32 << 10;
-constexpr int64_t kTaskProducts = 1 << 20;  // multiplications
+constexpr int64_t kTaskBytes = 32 << 10;       // of weights that each meet few tokens
+constexpr int64_t kBusyTaskBytes = 128 << 10;  // the same for many tokens
+constexpr int64_t kFewTokens = 4;
+constexpr int64_t kTaskProducts = 4 << 20;  // multiplications
 constexpr int64_t kMostTasks = 64;
 constexpr int64_t kRowMultiple = 16;
 
@@ -22,8 +24,9 @@ inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 inline int64_t rows_per_task(const Weight& weight, int64_t tokens) {
   const int64_t bytes = weight.rows * weight.row_bytes();
   const int64_t products = weight.rows * weight.columns * tokens;
+  const int64_t least = tokens <= kFewTokens ? kTaskBytes : kBusyTaskBytes;
   const int64_t tasks =
-      std::min(kMostTasks, std::max({int64_t{1}, bytes / kTaskBytes, products / kTaskProducts}));
+      std::min(kMostTasks, std::max({int64_t{1}, bytes / least, products / kTaskProducts}));
   return ceil_div(ceil_div(weight.rows, tasks), kRowMultiple) * kRowMultiple;
 }
 

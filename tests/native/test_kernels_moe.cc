@@ -214,6 +214,19 @@ void experts_of_many_rows() {
   }
 }
 
+// Each of the two stacks has a type of its own.
+void stacks_of_different_types() {
+  Random random(32);
+  for (const Format& first : formats()) {
+    const Format& second = formats()[static_cast<size_t>(random.below(13))];
+    Layer layer = make_layer(random, first, {3, 66, 34, 7}, true);
+    layer.wo = random_stack(random, second, {66, 34, 3}, second.quantised());
+    layer.call.wo = layer.wo.weight;
+    layer.what += ", wo in " + second.name();
+    check(layer, first.quantised() == second.quantised() ? kTolerance : kRoundedTwice);
+  }
+}
+
 void mlp_is_one_expert_without_gate() {
   Random random(30);
   for (const Format& format : formats()) {
@@ -270,6 +283,7 @@ int main() {
        dropped_token_of_infinities_gets_exactly_zero},
       {"two thousand experts", two_thousand_experts},
       {"experts of many rows", experts_of_many_rows},
+      {"stacks of different types", stacks_of_different_types},
       {"an MLP is one expert without gate", mlp_is_one_expert_without_gate},
       {"experts outside the stack are refused", experts_outside_the_stack_are_refused},
       {"names of activations and policies", names_of_activations_and_policies},

@@ -3,6 +3,7 @@
 #include <thread>
 
 #include "kernel_cases.h"
+#include "switch_ops.h"
 
 using namespace switch_tests;
 namespace reference = switch_ops::reference;
@@ -140,6 +141,30 @@ void several_callers_at_once() {
   }
 }
 
+void bandwidth_is_a_number() {
+  const Array<char> data(1 << 20);
+  for (int threads : {1, 3}) {
+    for (int streams : {1, 4, 8}) {
+      expect(switch_read_bandwidth(data.data(), 1 << 20, streams, threads) > 0, "bandwidth");
+    }
+  }
+  expect_equal(switch_read_bandwidth(nullptr, 1 << 20, 1, 1), 0.0, "bandwidth of no data");
+  expect_equal(switch_read_bandwidth(data.data(), 1 << 20, 0, 1), 0.0, "of no stream");
+  expect_equal(switch_read_bandwidth(data.data(), 1 << 20, 1, 0), 0.0, "of no thread");
+  expect_equal(switch_read_bandwidth(data.data(), 100, 1, 1), 0.0, "of less than a page");
+}
+
+// Every instruction set reads the whole array and nothing beyond it.
+void reading_ends_where_the_array_does() {
+  const Array<float> data(16 << 10);
+  on_everything("read", [&](const Context& context) {
+    for (int streams : {1, 3, 8}) {
+      std::fill(data.begin(), data.end(), 1.0f);
+      expect_equal(context.kernels.read(data.data(), 64 << 10, streams), 1.0f, "the largest value");
+    }
+  });
+}
+
 void names_of_kernels() {
   const std::vector<const char*> names = switch_ops::available_kernels();
   expect_equal(std::string(names.front()), std::string("portable"), "the slowest");
@@ -158,6 +183,8 @@ int main() {
       {"results of tasks are seen", results_of_tasks_are_seen},
       {"pools that are never used end", pools_that_are_never_used_end},
       {"several callers at once", several_callers_at_once},
+      {"bandwidth is a number", bandwidth_is_a_number},
+      {"reading ends where the array does", reading_ends_where_the_array_does},
       {"names of kernels", names_of_kernels},
   });
 }

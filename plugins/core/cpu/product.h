@@ -23,6 +23,11 @@ using switch_ops::Product;
 // Prepared rows of x that stay in the second-level cache while w passes.
 constexpr int64_t kCachedInputs = 384 << 10;
 
+// Rows of w that pass before the next tokens: their outputs fill whole cache lines, which matters
+// where the rows of y are a power of two apart and push each other out. The next as many are asked
+// for meanwhile.
+constexpr int kBandRows = 16;
+
 // Tiles of T rows of x; one with fewer for what is left.
 template <class Tile, int T, bool kStream>
 inline void run_tile(const Tile& tile, int count, const TileRows& rows, float (*out)[kRows]) {
@@ -53,50 +58,63 @@ inline void ask_for(const float* scales, int64_t count) {
   for (int64_t i = 0; i < most; i += 16) __builtin_prefetch(scales + i);
 }
 
-// The rows of w from o on, for the tokens begin <= t < end of the list.
+inline TileRows rows_of(const Weight& weight, int64_t o, int valid) {
+  const int64_t row_bytes = weight.row_bytes(), blocks = weight.blocks();
+  TileRows rows;
+  for (int r = 0; r < kRows; ++r) {
+    const int64_t row = o + (r < valid ? r : valid - 1);
+    rows.w[r] = weight.row(0) + row * row_bytes;
+    rows.scale[r] = weight.scale ? weight.scale + row * blocks : nullptr;
+  }
+  const int64_t ahead = o + kBandRows;
+  rows.next = ahead + kRows <= weight.rows ? weight.row(0) + ahead * row_bytes : nullptr;
+  return rows;
+}
+
+// The rows first <= o < last of w, at most kBandRows, for the tokens begin <= t < end of the list.
 template <class Tile, bool kStream>
-inline void product_rows(const Tile& tile, const Product& p, int64_t begin, int64_t end, int64_t o,
-                         int valid, TileRows& rows) {
+inline void product_band(const Tile& tile, const Product& p, int64_t begin, int64_t end,
+                         int64_t first, int64_t last) {
   constexpr int kTokens = kStream ? kStreamTokens : Tile::kTokens;
-  for (int64_t t = begin; t < end; t += kTokens) {
+  TileRows bands[kBandRows / kRows];
+  for (int64_t o = first; o < last; o += kRows) {
+    bands[(o - first) / kRows] =
+        rows_of(p.weight, o, static_cast<int>(last - o < kRows ? last - o : kRows));
+  }
+  const int64_t turns = (end - begin + kTokens - 1) / kTokens;
+  for (int64_t t = begin, turn = 0; t < end; t += kTokens, ++turn) {
     const int count = static_cast<int>(end - t < kTokens ? end - t : kTokens);
     int64_t token[kTokens];
-    for (int i = 0; i < count; ++i) {
-      token[i] = p.tokens ? p.tokens[t + i] : t + i;
-      rows.x[i] = p.x.row(token[i]);
+    for (int i = 0; i < count; ++i) token[i] = p.tokens ? p.tokens[t + i] : t + i;
+    for (int64_t o = first; o < last; o += kRows) {
+      TileRows& rows = bands[(o - first) / kRows];
+      rows.turn = turn;
+      rows.turns = turns;
+      for (int i = 0; i < count; ++i) rows.x[i] = p.x.row(token[i]);
+      float out[kTokens][kRows];
+      run_tile<Tile, kTokens, kStream>(tile, count, rows, out);
+      const int valid = static_cast<int>(last - o < kRows ? last - o : kRows);
+      for (int i = 0; i < count; ++i) {
+        store_outputs(out[i], valid, p.relu, p.y + token[i] * p.y_stride + o);
+      }
     }
-    float out[kTokens][kRows];
-    run_tile<Tile, kTokens, kStream>(tile, count, rows, out);
-    for (int i = 0; i < count; ++i) {
-      store_outputs(out[i], valid, p.relu, p.y + token[i] * p.y_stride + o);
-    }
-    rows.next = nullptr;  // the first tile has asked for it
   }
 }
 
 template <class Tile>
 void product_with(const Product& p, int64_t first, int64_t last) {
   const Tile tile(p.weight);
-  const int64_t row_bytes = p.weight.row_bytes(), blocks = p.weight.blocks();
   int64_t cached = kCachedInputs / p.x.stride / Tile::kTokens * Tile::kTokens;
   if (cached < Tile::kTokens) cached = Tile::kTokens;
-  const char* const w = p.weight.row(0);
-  if (p.weight.scale) ask_for(p.weight.row_scale(first), (last - first) * blocks);
+  if (p.weight.scale) ask_for(p.weight.row_scale(first), (last - first) * p.weight.blocks());
   for (int64_t begin = 0; begin < p.count; begin += cached) {
     const int64_t end = begin + cached < p.count ? begin + cached : p.count;
-    for (int64_t o = first; o < last; o += kRows) {
-      const int valid = static_cast<int>(last - o < kRows ? last - o : kRows);
-      TileRows rows;
-      for (int r = 0; r < kRows; ++r) {
-        const int64_t row = o + (r < valid ? r : valid - 1);
-        rows.w[r] = w + row * row_bytes;
-        rows.scale[r] = p.weight.scale ? p.weight.scale + row * blocks : nullptr;
-      }
-      rows.next = o + 2 * kRows <= last ? w + (o + kRows) * row_bytes : nullptr;
+    for (int64_t o = first; o < last; o += kBandRows) {
+      const int64_t to = o + kBandRows < last ? o + kBandRows : last;
       if (p.count <= kStreamTokens) {
-        product_rows<Tile, true>(tile, p, begin, end, o, valid, rows);
+        product_band<Tile, true>(tile, p, begin, end, o, to);
       } else {
-        product_rows<Tile, false>(tile, p, begin, end, o, valid, rows);
+        product_band<Tile, false>(tile, p, begin, end, o, to);
       }
     }
   }

@@ -27,7 +27,9 @@ struct TileRows {
   const char* w[kRows];
   const float* scale[kRows];
   const char* x[kMostTokens];
-  const char* next;  // the four rows after these, to be asked for; or null
+  const char* next;  // four rows further on, to be asked for; or null
+  int64_t turn;      // of `turns` tiles over the same rows of w, which share the asking: memory
+  int64_t turns;     // then works all the time instead of holding up the first of them
 };
 
 // The sums are plain arrays in plain loops: behind a lambda GCC keeps them in memory.
@@ -76,12 +78,13 @@ class Tile {
       for (int t = 0; t < T; ++t) sum[r][t] = Policy::zero();
     }
     int64_t k = 0;
-    const char* next = rows.next;
+    int64_t wait = rows.next ? rows.turn : INT64_MAX;
     for (; k + Policy::kStep <= columns_; k += Policy::kStep) {
-      if (next) {
+      if (wait-- == 0) {
+        wait = rows.turns - 1;
+        const char* next = rows.next + k / Policy::kStep * (kRows * Policy::kStepBytes);
 #pragma GCC unroll 4
-        for (int r = 0; r < kRows; ++r) __builtin_prefetch(next + r * Policy::kStepBytes);
-        next += kRows * Policy::kStepBytes;
+        for (int r = 0; r < kRows; ++r) __builtin_prefetch(next + r * Policy::kStepBytes, 0, 2);
       }
       typename Policy::Weights w[kRows];
 #pragma GCC unroll 4
