@@ -10,6 +10,7 @@ from switch_bench.routing import Routing, decoder_routing
 from switch_bench.traffic import Step, dense_bytes, expert_bytes, step_bytes
 
 ROTATION = 4  # times the last-level cache that the timed part has to touch
+QUANTISED = ("int8", "int4")
 _LARGE = 8  # times the last-level cache: a smaller file need not hold that much in its decoder
 
 
@@ -132,8 +133,11 @@ def _judged(engine: Ours, cell: Cell, rows: Rows, ids: dict[str, Rows], run: Run
         verdict = {"same_ids": None, "same_ids_judge": reference}
     else:
         verdict = {"same_ids": same_ids.equal(reference, found), "same_ids_judge": judge}
-        if not verdict["same_ids"] and cell.beams == 1:
-            verdict["same_ids_margin"] = same_ids.margin(engine.model, rows, reference, found)
+        if not verdict["same_ids"]:
+            distance = same_ids.margin if cell.beams == 1 else same_ids.score_gap
+            margin = verdict["same_ids_margin"] = distance(engine.model, rows, reference, found)
+            if engine.precision in QUANTISED and margin <= same_ids.TIE:
+                verdict["same_ids"] = "ties"
     exact = ids.get("switch_runtime fp32") or oracle
     if exact is not None:
         verdict["agreement_fp32"] = same_ids.agreement(

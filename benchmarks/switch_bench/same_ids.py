@@ -17,6 +17,10 @@ from switch_bench.cells import Cell, Rows
 
 _TIMEOUT = 900  # seconds; bodies of quantised weights are slow
 _PADDING_AND_END = {0, 1}
+#: Quantised products round each token to 255 steps: a value that lies between two of them falls
+#: either way with the last bit of a sum, and what follows differs by about 1 %. Two tokens, or two
+#: hypotheses, that are nearer than this are a tie; a wrong kernel's are not near at all.
+TIE = 0.02
 
 
 def equal(expected: Rows, found: Rows) -> bool:
@@ -49,6 +53,28 @@ def margin(model, rows: Rows, expected: Rows, found: Rows) -> float:
         if at is not None:
             logits = model.forward(source, e[: at + 1])[at]
             worst = max(worst, float(abs(logits[e[at]] - logits[f[at]]) / abs(logits).max()))
+    return worst
+
+
+def score_gap(model, rows: Rows, expected: Rows, found: Rows) -> float:
+    """Return how far apart the scores of hypotheses are that differ, at its worst over the rows.
+
+    The log-probabilities of both under `model`, per token, relative to the larger: what `margin`
+    is to greedy search, for beams.
+    """
+    import numpy as np
+
+    def score(source: list[int], target: list[int]) -> float:
+        logits = model.forward(source, target).astype(np.float64)
+        normal = logits - logits.max(-1, keepdims=True)
+        chosen = np.take_along_axis(normal, np.array(target)[:, None], -1)[:, 0]
+        return float((chosen - np.log(np.exp(normal).sum(-1))).mean())
+
+    worst = 0.0
+    for source, e, f in zip(rows, expected, found, strict=True):
+        if e != f:
+            a, b = score(source, e), score(source, f)
+            worst = max(worst, abs(a - b) / max(abs(a), abs(b)))
     return worst
 
 

@@ -109,16 +109,25 @@ def random_checkpoint(name: str, folder: Path) -> Path:
 
 
 def _random(name: str, sizes: tuple[int, ...], stored: str):
-    """Make one tensor: transformers' initial weights route every token alike, flat logits too."""
+    """Make one tensor: transformers' initial weights route every token alike, flat logits too.
+
+    q carries 1 / sqrt(d_kv), as in T5's own initialisation: without it attention is all or
+    nothing. The head reads the last hidden state with random signs: a tied embedding would
+    otherwise predict the token it has just read, for ever, and every step would be the same.
+    """
     import torch
 
     dtype = getattr(torch, stored)
+    seed = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+    if name == "decoder.final_layer_norm.weight":
+        return torch.randint(0, 2, sizes, generator=seed).mul(2).sub(1).to(dtype)
     if len(sizes) == 1:
         return torch.ones(sizes, dtype=dtype)
     deviation = 1.0 if name == "shared.weight" else 1 / math.sqrt(sizes[-1])
     if "router" in name:
         deviation *= _ROUTER_SCALE
-    seed = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+    if name.endswith(".q.weight"):
+        deviation *= _D_KV**-0.5
     return torch.empty(sizes).normal_(0.0, deviation, generator=seed).to(dtype)
 
 

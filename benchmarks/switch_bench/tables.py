@@ -35,9 +35,11 @@ def speed(row: dict | None, name: str) -> str:
 
 
 def same(rows: list[dict]) -> str:
-    """Return "yes", "no", "-" where nobody judged, for rows together."""
+    """Return "yes", "but ties", "no", or "-" where nobody judged, for rows together."""
     verdicts = {row.get("same_ids") for row in rows}
-    return "no" if False in verdicts else "yes" if verdicts == {True} else "-"
+    if False in verdicts or None in verdicts:
+        return "no" if False in verdicts else "-"
+    return "but ties" if "ties" in verdicts else "yes"
 
 
 def share(row: dict) -> str:

@@ -43,7 +43,7 @@ class Failure(click.ClickException):
 )
 @click.option(
     "--block", type=int, metavar="N",
-    help="Inputs that share a scale, for int8 and int4: a multiple of 32, or 0 for one scale per "
+    help="Inputs that share a scale, for int8 and int4: 32, 64, 128 ..., or 0 for one scale per "
     "output.  [default: 0 for int8, 32 for int4]",
 )
 @click.option(

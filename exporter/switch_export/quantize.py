@@ -114,10 +114,10 @@ def find_precision(name: str, block: int | None) -> Precision:
             f"block is {block}, but {name} has no scales: blocks are for "
             f"{' and '.join(spec.QUANTISED)}; leave it out"
         )
-    if block < 0 or block % BLOCK_UNIT:
+    if block and (block < BLOCK_UNIT or block & (block - 1)):
         raise ExportError(
-            f"block is {block}, expected 0 (one scale for each output) or a multiple of "
-            f"{BLOCK_UNIT}"
+            f"block is {block}, expected 0 (one scale for each output) or a power of two from "
+            f"{BLOCK_UNIT} on"
         )
     return Precision(name, block)
 

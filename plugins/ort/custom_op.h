@@ -58,7 +58,16 @@ struct CustomOp : OrtCustomOp {
     GetStartVersion = [](Self) { return 1; };
     GetEndVersion = [](Self) { return 1; };
     CreateKernelV2 = [](Self, const OrtApi* api, const OrtKernelInfo* info, void** kernel) {
-      return guarded(api, [&] { *kernel = new Held{api, Kernel(Info(api, info, Kernel::kName))}; });
+      return guarded(api, [&] {
+        try {
+          *kernel = new Held{api, Kernel(Info(api, info, Kernel::kName))};
+        } catch (const std::invalid_argument& error) {
+          // ONNX Runtime does not say which node it was making.
+          const std::string text = error.what(), name = Kernel::kName;
+          if (text.rfind(name, 0) == 0) throw;
+          throw std::invalid_argument(name + ": " + text);
+        }
+      });
     };
     KernelComputeV2 = [](void* kernel, OrtKernelContext* context) {
       const auto* held = static_cast<const Held*>(kernel);

@@ -15,7 +15,7 @@ struct Avx512 {
   static constexpr int kBytes = 64;
   static constexpr int kFloatTokens =
       6;  // of a tile: 4 x 6 sums, 4 weights, 1 input of 32 registers
-  static constexpr int kIntTokens = 4;
+  static constexpr int kIntTokens = 6;
   static constexpr int kBlockTokens = 3;
   static constexpr int kMixRows = 6;     // of a mix's tile
   static constexpr int kMixVectors = 4;  // the same
@@ -99,34 +99,22 @@ struct Avx512 {
     return _mm512_permutexvar_ps(index, load(scales, n));
   }
 
-  // out[t][r] = the total of sum[r][t], four tokens at a time.
-  template <int T, int First = 0>
-  [[gnu::always_inline]] static void totals(const F (&sum)[4][T], float (*out)[4]) {
+  // out[t][r] = the total of sum[r][t], four tokens at a time. V is F with float, or I with
+  // int32_t.
+  template <int T, class V, class Out, int First = 0>
+  [[gnu::always_inline]] static void totals(const V (&sum)[4][T], Out (*out)[4]) {
     constexpr int n = T - First < 4 ? T - First : 4;
-    F group[4];
+    V group[4];
 #pragma GCC unroll 4
     for (int i = 0; i < n; ++i) {
       group[i] =
           within_lanes(sum[0][First + i], sum[1][First + i], sum[2][First + i], sum[3][First + i]);
     }
     for (int i = n; i < 4; ++i) group[i] = group[0];
-    const F low = add(shuffle<0x88>(group[0], group[1]), shuffle<0xDD>(group[0], group[1]));
-    const F high = add(shuffle<0x88>(group[2], group[3]), shuffle<0xDD>(group[2], group[3]));
-    const F all = add(shuffle<0x88>(low, high), shuffle<0xDD>(low, high));
-    _mm512_mask_storeu_ps(out[First], first(4 * n), all);
-    if constexpr (First + 4 < T) totals<T, First + 4>(sum, out);
-  }
-  template <int T>
-  [[gnu::always_inline]] static void totals(const I (&sum)[4][T], int32_t (*out)[4]) {
-    static_assert(T <= 4, "one vector of results");
-    I group[4];
-#pragma GCC unroll 4
-    for (int i = 0; i < T; ++i) group[i] = within_lanes(sum[0][i], sum[1][i], sum[2][i], sum[3][i]);
-    for (int i = T; i < 4; ++i) group[i] = group[0];
-    const I low = add(shuffle<0x88>(group[0], group[1]), shuffle<0xDD>(group[0], group[1]));
-    const I high = add(shuffle<0x88>(group[2], group[3]), shuffle<0xDD>(group[2], group[3]));
-    const I all = add(shuffle<0x88>(low, high), shuffle<0xDD>(low, high));
-    _mm512_mask_storeu_epi32(out[0], first(4 * T), all);
+    const V low = add(shuffle<0x88>(group[0], group[1]), shuffle<0xDD>(group[0], group[1]));
+    const V high = add(shuffle<0x88>(group[2], group[3]), shuffle<0xDD>(group[2], group[3]));
+    store_first(out[First], add(shuffle<0x88>(low, high), shuffle<0xDD>(low, high)), 4 * n);
+    if constexpr (First + 4 < T) totals<T, V, Out, First + 4>(sum, out);
   }
 
   // 16 values times `factor`, rounded to the nearest even.
@@ -155,6 +143,8 @@ struct Avx512 {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16));
   }
   static I add(I a, I b) { return _mm512_add_epi32(a, b); }
+  static void store_first(float* p, F x, int n) { _mm512_mask_storeu_ps(p, first(n), x); }
+  static void store_first(int32_t* p, I x, int n) { _mm512_mask_storeu_epi32(p, first(n), x); }
   // 128-bit lanes: two of a, then two of b.
   template <int kLanesOf>
   static F shuffle(F a, F b) {
