@@ -190,3 +190,25 @@ NATIVE = [
     Mutation("the mask ignores the lengths", f"{CORE}/encoder.cc",
              "i * sources.width, length, 1)", "i * sources.width, sources.width, 1)", SEARCH),
 ]
+
+PLUGIN = ("tests/test_plugin.py",)
+NATIVE += [
+    Mutation("a dropped token is multiplied, not selected", "plugins/core/moe.cc",
+             "std::fill(y, y + columns, 0.0f);",
+             "for (int64_t i = 0; i < columns; ++i) y[i] *= 0.0f;", PLUGIN),
+    Mutation("the gate is forgotten by the kernel", "plugins/core/moe.cc",
+             "y[i] *= gate;", "y[i] *= 1.0f;", PLUGIN),
+    Mutation("int4 codes are not centred", "plugins/core/cpu/rows.h",
+             "std::memset(eights, 8, sizeof eights);", "std::memset(eights, 7, sizeof eights);",
+             PLUGIN),
+    Mutation("a token's scale is that of 128 steps", "plugins/core/cpu/rows.h",
+             "header->scale = amax / 127.0f;", "header->scale = amax / 128.0f;", PLUGIN),
+    Mutation("the router keeps one token too many", "plugins/core/norm.cc",
+             "> a.capacity", "> a.capacity + 1", PLUGIN),
+    Mutation("beams attend to the wrong source", "plugins/core/attention.cc",
+             "const float* q = a.q + b * queries * width + h * a.size;",
+             "const float* q = a.q + (a.batch - 1 - b) * queries * width + h * a.size;", PLUGIN),
+    Mutation("new keys are seen before their turn", "plugins/core/attention.cc",
+             "context.kernels.softmax(row, query + 1);", "context.kernels.softmax(row, keys);",
+             PLUGIN),
+]

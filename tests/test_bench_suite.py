@@ -16,6 +16,7 @@ from switch_bench import (
     layers,
     measure,
     phases,
+    profile,
     same_ids,
     shapes,
     suite,
@@ -282,3 +283,31 @@ def test_weights_of_a_layer_have_scales_only_where_they_are_quantised(monkeypatc
     assert grids["SwitchMoE int8"]["wi_scale"].shape == (8, 96)
     assert grids["SwitchMoE int8 block 32"]["wo_scale"].shape == (8, 64, 3)
     assert grids["SwitchMoE int8"]["wi"].dtype == np.int8
+
+
+def test_score_gap_is_what_two_hypotheses_differ_by_per_token():
+    class Scores:
+        def forward(self, _source, target):
+            logits = np.log(np.array([[0.5, 0.25, 0.25]] * len(target)))
+            return logits.astype(np.float32)
+
+    rows, expected, found = [[5], [6]], [[0, 0], [0]], [[0, 0], [1]]
+    assert same_ids.score_gap(Scores(), rows, expected, expected) == 0
+    assert same_ids.score_gap(Scores(), rows, expected, found) == pytest.approx(0.5)
+
+
+def test_profile_adds_the_medians_of_nodes_by_part():
+    def event(name, operator, microseconds, shape="[1, 1, 8]"):
+        arguments = {"op_name": operator, "output_type_shape": [{"float": shape}]}
+        return {"cat": "Node", "name": f"{name}_kernel_time", "dur": microseconds,
+                "args": arguments}
+
+    events = [
+        event("a", "SwitchMoE", 9), event("a", "SwitchMoE", 5), event("a", "SwitchMoE", 7),
+        event("b", "SwitchLinear", 3), event("c", "SwitchLinear", 20, "[1, 1, 99]"),
+        event("d", "SwitchNorm", 1), event("e", "SwitchRouter", 2), event("f", "Mul", 4),
+        {"cat": "Session", "name": "model_run", "dur": 100},
+    ]
+    assert profile.parts_of(events, 99) == {
+        "head": 20, "experts": 7, "other": 4, "projections": 3, "norms and routers": 3,
+    }

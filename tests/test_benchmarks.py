@@ -33,6 +33,10 @@ def recorded(tmp_path, monkeypatch):
               "IMAGES": tmp_path / "docs" / "img"}
     for name, path in places.items():
         monkeypatch.setattr(report, name, path)
+    monkeypatch.setattr(plots, "PROFILE", tmp_path / "profile.jsonl")
+    places["PERFORMANCE"].parent.mkdir()
+    markers = (f"<!-- {name} -->\nold\n<!-- /{name} -->\n" for name in ("goals", "profile", "cells"))
+    places["PERFORMANCE"].write_text("\n".join(markers))
 
     def record(suite=(), goals=()):
         for path, made in ((places["SUITE"], suite), (places["GOALS"], goals)):
@@ -100,8 +104,19 @@ def test_every_goal_is_in_the_table_measured_or_not():
     assert "| 0.50 | 0.25 | 0.20 | goal | 500 MiB against 2500 MiB |" in "\n".join(lines)
 
 
-def test_plots_appear_only_where_there_are_rows(tmp_path):
+def test_the_profile_is_told_in_shares(recorded):
+    folder = recorded([row()])
+    parts = {"experts": 300.0, "head": 100.0}
+    rows.append(plots.PROFILE, {"shape": "base-8", "precision": "int8", "parts": parts})
+    report.write_all()
+    text = (folder / "docs" / "performance.md").read_text()
+    assert "| experts | 300 us, 75 % |" in text
+    assert "| all | 0.40 ms |" in text
+
+
+def test_plots_appear_only_where_there_are_rows(tmp_path, monkeypatch):
     pytest.importorskip("matplotlib", reason="of the extra `bench`")
+    monkeypatch.setattr(plots, "PROFILE", tmp_path / "profile.jsonl")
     assert plots.write([], [], tmp_path / "img") == []
     assert not (tmp_path / "img").exists()
     goals = [{"group": "experts", "what": f"decoder-{n} int8, ms per token", "goal": None,

@@ -17,28 +17,6 @@ from switch_bench.paths import RESULTS, ROOT
 SUITE, GOALS = RESULTS / "suite.jsonl", RESULTS / "goals.jsonl"
 README, PERFORMANCE = ROOT / "README.md", ROOT / "docs" / "performance.md"
 IMAGES = ROOT / "docs" / "img"
-_EMPTY = """# Performance
-
-The tables are written by `python -m switch_bench.report` from the rows in `benchmarks/results`;
-`make bench` measures the README's cells, `make bench-full` every cell, and
-`python -m switch_bench.goals` the goals.
-
-How: all engines of a cell are in one process with equal threads and take turns on the same random
-sources, others in every repeat. Per token is (t(new) - t(1)) / (new - 1), encode is t(1) - per
-token. The ceiling is the best of several native read kernels over 1 GiB, probed between the timed
-parts of the same run. fp32 ids are compared with transformers', others with the same directory
-without the plugin; no speed is shown where they differ.
-
-## What it has to reach
-
-<!-- goals -->
-<!-- /goals -->
-
-## Every cell
-
-<!-- cells -->
-<!-- /cells -->
-"""
 
 
 def replaced(text: str, marker: str, table: str) -> str:
@@ -58,10 +36,13 @@ def wanted() -> dict[Path, str]:
         raise ValueError("\n".join(["these rows cannot be true; measure them again:", *wrong]))
     bench = tables.readme(suite) if suite else decode_table.table()
     texts = {README: replaced(README.read_text(encoding="utf-8"), "bench", bench)}
-    if suite or goals:
-        text = PERFORMANCE.read_text(encoding="utf-8") if PERFORMANCE.exists() else _EMPTY
+    profile = rows.read(plots.PROFILE)
+    if suite or goals or profile:
+        text = PERFORMANCE.read_text(encoding="utf-8")
         if goals:
             text = replaced(text, "goals", goal_list.table(goals) + tables.machine_line(goals[-1]))
+        if profile:
+            text = replaced(text, "profile", tables.profile(profile))
         if suite:
             text = replaced(text, "cells", tables.cells(suite))
         texts[PERFORMANCE] = text

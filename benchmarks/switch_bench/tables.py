@@ -103,6 +103,21 @@ def cells(rows: list[dict]) -> str:
     return f"Times in ms.\n\n{_rows(lines)}"
 
 
+def profile(rows: list[dict]) -> str:
+    """Return the table of the profile: microseconds of a step by part, and their share."""
+    names = list(dict.fromkeys(part for row in rows for part in row["parts"]))
+    lines = [["part", *(f"{row['shape']} {row['precision']}" for row in rows)]]
+    totals = [sum(row["parts"].values()) for row in rows]
+    for name in names:
+        cells_of = [row["parts"].get(name, 0.0) for row in rows]
+        lines.append([name, *(
+            f"{figure(part)} us, {100 * part / total:.0f} %"
+            for part, total in zip(cells_of, totals, strict=True)
+        )])
+    lines.append(["all", *(f"{figure(total / 1e3)} ms" for total in totals)])
+    return _rows(lines)
+
+
 def machine_line(row: dict) -> str:
     """Return when and on what a row was measured, as a paragraph of its own."""
     versions = ", ".join(

@@ -13,7 +13,7 @@ class Parallel {
   virtual ~Parallel() = default;
 
   // Call task(state, i) for every i in [0, tasks), on any threads, in any order; return when all
-  // have returned. Tasks must not throw.
+  // have returned. Tasks throw nothing but std::bad_alloc.
   virtual void run(int64_t tasks, void (*task)(void* state, int64_t i), void* state) = 0;
 
   // The same for anything that can be called with an index; it is not copied.

@@ -1,6 +1,8 @@
 #include "host.h"
 
+#include <atomic>
 #include <memory>
+#include <new>
 #include <stdexcept>
 
 namespace switch_ort {
@@ -144,14 +146,21 @@ void Call::run(int64_t tasks, void (*task)(void*, int64_t), void* state) {
   struct Run {
     void (*task)(void*, int64_t);
     void* state;
+    std::atomic<bool> failed{false};
   } run{task, state};
   check(api_, api_->KernelContext_ParallelFor(
                   context_,
                   [](void* user, size_t i) {
-                    const auto* run = static_cast<Run*>(user);
-                    run->task(run->state, static_cast<int64_t>(i));
+                    // The pool's threads have nobody who would catch it; only memory can run out.
+                    auto* run = static_cast<Run*>(user);
+                    try {
+                      run->task(run->state, static_cast<int64_t>(i));
+                    } catch (const std::exception&) {
+                      run->failed = true;
+                    }
                   },
                   static_cast<size_t>(tasks), 0, &run));
+  if (run.failed) throw std::bad_alloc();
 }
 
 WeightInput::WeightInput(const Info& info, size_t weight, size_t scale)

@@ -62,10 +62,10 @@ typedef enum switch_early_stopping {
 // members. A larger one than this version knows is accepted while what it adds is zero.
 typedef struct switch_load_options {
   size_t size;
-  const char* device;          // "cpu", the only one so far; NULL means "cpu"
-  int32_t threads;             // shared by all models of the process; 0: one per available core
-  const char* ort_library;     // path of libonnxruntime; NULL: $SWITCH_ORT_LIBRARY, one already
-                               // loaded, the system's
+  const char* device;       // "cpu", the only one so far; NULL means "cpu"
+  int32_t threads;          // shared by all models of the process; 0: one per available core
+  const char* ort_library;  // path of libonnxruntime; NULL: $SWITCH_ORT_LIBRARY, one already
+                            // loaded, the system's
   // Path of the operator library. NULL: $SWITCH_PLUGIN_LIBRARY, else libswitch_moe_ort.so beside
   // this library or in the Python package next to its own. "none" (in either place), or found
   // nowhere: the function bodies in the files run, which is slower.
