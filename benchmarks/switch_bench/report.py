@@ -11,7 +11,7 @@ import re
 import sys
 from pathlib import Path
 
-from switch_bench import decode_table, goal_list, plots, rows, tables
+from switch_bench import goal_list, plots, rows, tables
 from switch_bench.paths import RESULTS, ROOT
 
 SUITE, GOALS = RESULTS / "suite.jsonl", RESULTS / "goals.jsonl"
@@ -34,8 +34,10 @@ def wanted() -> dict[Path, str]:
     wrong = rows.shares_above_one(suite) + goal_list.impossible(goals)
     if wrong:
         raise ValueError("\n".join(["these rows cannot be true; measure them again:", *wrong]))
-    bench = tables.readme(suite) if suite else decode_table.table()
-    texts = {README: replaced(README.read_text(encoding="utf-8"), "bench", bench)}
+    texts = {}
+    if suite:
+        bench = tables.readme(suite)
+        texts[README] = replaced(README.read_text(encoding="utf-8"), "bench", bench)
     profile = rows.read(plots.PROFILE)
     if suite or goals or profile:
         text = PERFORMANCE.read_text(encoding="utf-8")
