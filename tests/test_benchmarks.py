@@ -35,8 +35,9 @@ def recorded(tmp_path, monkeypatch):
         monkeypatch.setattr(report, name, path)
     monkeypatch.setattr(plots, "PROFILE", tmp_path / "profile.jsonl")
     places["PERFORMANCE"].parent.mkdir()
-    markers = (f"<!-- {name} -->\nold\n<!-- /{name} -->\n" for name in ("goals", "profile", "cells"))
-    places["PERFORMANCE"].write_text("\n".join(markers))
+    names = ("goals", "profile", "cells")
+    markers = "\n".join(f"<!-- {name} -->\nold\n<!-- /{name} -->\n" for name in names)
+    places["PERFORMANCE"].write_text(markers)
 
     def record(suite=(), goals=()):
         for path, made in ((places["SUITE"], suite), (places["GOALS"], goals)):

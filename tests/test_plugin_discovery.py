@@ -56,7 +56,8 @@ def packages(tmp_path):
 
 
 def runtime_of(packages: Path) -> dict[str, str]:
-    return {"SWITCH_RUNTIME_LIBRARY": str(packages / "switch_runtime" / "lib" / native.LIBRARY.name)}
+    library = packages / "switch_runtime" / "lib" / native.LIBRARY.name
+    return {"SWITCH_RUNTIME_LIBRARY": str(library)}
 
 
 def test_the_sibling_package_is_found(packages, tiny_directory):

@@ -62,7 +62,8 @@ def readme(rows: list[dict]) -> str:
     return (
         f"Decoding {first['new']} tokens from {first['source']}, {first['threads']} threads "
         f"({first['cpu']}); base-8 has random weights; T5-base is dense and reads as many bytes "
-        f"per token. As fp32: tokens before the first difference, on random sources.\n\n{_rows(lines)}{machine_line(first)}"
+        "per token. As fp32: tokens before the first difference, on random sources."
+        f"\n\n{_rows(lines)}{machine_line(first)}"
     )
 
 
