@@ -3,9 +3,11 @@
 #
 # Variables: PYTHON       the interpreter that .venv is made from (3.11 or later)
 #            TORCH_INDEX  pip index for torch alone; see README.md for PyTorch's index of CPU builds
+#            TEST_JOBS    test files that run at once; each takes about 3 GB of memory
 #            PYTEST_ARGS  more arguments for pytest
 PYTHON ?= python3
 TORCH_INDEX ?=
+TEST_JOBS ?= 2
 PYTEST_ARGS ?=
 
 VENV := .venv
@@ -31,7 +33,7 @@ demo: built
 
 test: NATIVE_ARGS := -DSWITCH_BUILD_TESTS=ON
 test: built
-	$(BIN)/python -m pytest -q $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -q -n $(TEST_JOBS) --dist loadfile $(PYTEST_ARGS)
 
 # Re-introduces known mistakes into a copy of the code, one at a time: a test must fail for each.
 mutations: built

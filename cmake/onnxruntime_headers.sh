@@ -83,40 +83,23 @@ case "${ID:-}-${VERSION_ID:-}" in
   ubuntu-*) suite=$VERSION_CODENAME component=universe ;;
   *) fail "not installed, and ${PRETTY_NAME:-this system} is neither Debian nor Ubuntu" ;;
 esac
-keyring=/usr/share/keyrings/$ID-archive-keyring.gpg
-[ -r "$keyring" ] || fail "cannot check signatures: $keyring is missing (package $ID-archive-keyring)"
-
-mirror=$(apt-get indextargets --format '$(REPO_URI) $(RELEASE)' 'Created-By: Packages' |
-  awk -v release="$VERSION_CODENAME" '$2 == release { print $1; exit }')
-[ -n "$mirror" ] || fail "apt has no source for $VERSION_CODENAME on this system"
-
 mkdir -p "$build"
-private=$(mktemp -d "$(cd "$build" && pwd)/onnxruntime-apt.XXXXXX")
-trap 'rm -rf "$private"' EXIT
+folder=$(mktemp -d "$(cd "$build" && pwd)/onnxruntime-apt.XXXXXX")
+trap 'rm -rf "$folder"' EXIT
 trap 'exit 130' INT TERM
-mkdir -p "$private/lists/partial" "$private/cache/partial"
-: >"$private/status"
-printf 'deb [signed-by=%s] %s %s %s\n' "$keyring" "$mirror" "$suite" "$component" >"$private/sources.list"
-
-# apt-get with nothing of its state shared with the system; only its settings (a proxy, say) are.
-private_apt() {
-  apt-get -q -o Dir::Etc::SourceList="$private/sources.list" -o Dir::Etc::SourceParts=/dev/null \
-    -o Dir::State="$private" -o Dir::State::Lists="$private/lists" \
-    -o Dir::State::Status="$private/status" -o Dir::Cache="$private/cache" \
-    -o APT::Sandbox::User="$(id -un)" -o Acquire::Languages=none -o Acquire::Retries=3 \
-    -o APT::Update::Error-Mode=any "$@" >>"$private/log" 2>&1
-}
+. "$(dirname "$0")/private_apt.sh"
+open_private_apt "$folder" "$suite" "$component"
 
 printf 'ONNX Runtime headers: taking libonnxruntime-dev of %s from the package source\n' "$suite" >&2
-if ! { private_apt update && (cd "$private" && private_apt download libonnxruntime-dev) &&
-       dpkg-deb -x "$private"/libonnxruntime-dev_*.deb "$private/unpacked"; }; then
-  cat "$private/log" >&2
+if ! { private_apt update && (cd "$folder" && private_apt download libonnxruntime-dev) &&
+       dpkg-deb -x "$folder"/libonnxruntime-dev_*.deb "$folder/unpacked"; }; then
+  cat "$folder/log" >&2
   fail "the package source did not deliver libonnxruntime-dev of $suite (apt's messages are above)"
 fi
-found=$(header_folder "$private/unpacked")
+found=$(header_folder "$folder/unpacked")
 [ -n "$found" ] || fail "libonnxruntime-dev of $suite does not hold onnxruntime_c_api.h"
 
 # Renamed at the end, so that a run that was interrupted leaves nothing that looks complete.
 rm -rf "$unpacked"
-mv "$private/unpacked" "$unpacked"
+mv "$folder/unpacked" "$unpacked"
 accept "$(header_folder "$unpacked")" "libonnxruntime-dev of $suite"

@@ -1,14 +1,28 @@
 """Fixtures that several test files use. Each variant is made and exported once per session."""
 
 import os
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import pytest
 from checkpoints import VARIANTS, Variant, load_oracle, make_checkpoint, random_rows
+from directories import with_tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def command(module: str, *arguments: object) -> str:
+    """Run a command line as its entry point does; its standard output."""
+    result = subprocess.run(
+        [sys.executable, "-c", f"from {module}.cli import main; main()", *map(str, arguments)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        capture_output=True, text=True, timeout=300, check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
 
 
 @dataclass
@@ -87,9 +101,56 @@ def tiny_model(tiny):
 
 
 @pytest.fixture(scope="session")
+def text_directory(tiny_directory, tmp_path_factory) -> Path:
+    """tiny_directory with a tokenizer."""
+    return with_tokenizer(tiny_directory, tmp_path_factory.mktemp("text") / "model")
+
+
+@pytest.fixture(scope="session")
+def text_model(text_directory):
+    """text_directory, loaded by switch_runtime."""
+    import switch_runtime
+
+    with switch_runtime.load(text_directory) as model:
+        yield model
+
+
+@pytest.fixture(scope="session")
+def encoder_model(tiny):
+    """tiny_checkpoint, exported as an encoder and loaded by switch_runtime."""
+    return tiny.model("encoder")
+
+
+@pytest.fixture
+def stays_usable(tiny_model):
+    """Whatever a test did to the model, it decodes as before."""
+    before = tiny_model.generate([5, 6, 7, 1], max_new_tokens=4)
+    yield
+    assert tiny_model.generate([5, 6, 7, 1], max_new_tokens=4) == before
+
+
+@pytest.fixture(scope="session")
 def hf_model(tiny):
     """tiny_checkpoint, loaded by transformers."""
     return tiny.oracle
+
+
+@pytest.fixture(scope="session")
+def switch_tiny_directory(tmp_path_factory) -> Path:
+    """examples/switch-tiny, exported by the command."""
+    output = tmp_path_factory.mktemp("switch-tiny") / "exported"
+    checkpoint = ROOT / "examples" / "switch-tiny"
+    printed = command("switch_export", "--model", checkpoint, "--output", output)
+    assert printed.splitlines()[-1] == str(output)
+    return output
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory) -> Path:
+    """The prefix of what `cmake --install` gives programs in C and C++."""
+    from embedding import install
+
+    return install(tmp_path_factory.mktemp("embedding"))
 
 
 @pytest.fixture(scope="session")

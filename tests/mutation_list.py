@@ -6,7 +6,6 @@ MODEL = "exporter/switch_export/model"
 MOE = "exporter/switch_export/moe"
 BODIES = "exporter/switch_export/bodies"
 QUANTIZE = "exporter/switch_export/quantize.py"
-CORE = "runtime/src"
 TRAPS = ("tests/test_traps.py",)
 BODY = ("tests/test_bodies_moe.py",)
 LINEAR = ("tests/test_bodies_linear.py",)
@@ -14,9 +13,9 @@ NORMS = ("tests/test_bodies_norms.py",)
 ATTENTION = ("tests/test_bodies_attention.py",)
 STORED = ("tests/test_quantize.py",)
 VERIFY = ("tests/test_verify.py",)
+GATED = ("tests/test_gated.py",)
 CLASSES = ("tests/test_parity_classes.py", "-k", "config or router or sparse")
 GRAPHS = ("tests/test_parity_model.py", "-k", "[tiny] or holes or beyond or chunk")
-SEARCH = ("tests/test_parity_generate.py",)
 
 
 class Mutation(NamedTuple):
@@ -81,6 +80,10 @@ EXPORTER = [
     Mutation("gelu is approximated", f"{BODIES}/text.py",
              '"gelu": "{y} = Gelu({x})"',
              '"gelu": \'{y} = Gelu <approximate = "tanh"> ({x})\'', BODY),
+    Mutation("the body activates the other half of gated values", f"{BODIES}/text.py",
+             "{x}_first, {x}_second = Split", "{x}_second, {x}_first = Split", LINEAR),
+    Mutation("PyTorch activates the other half of gated values", f"{MODEL}/layers.py",
+             "first, factor = hidden.chunk(2, -1)", "factor, first = hidden.chunk(2, -1)", GATED),
     Mutation("the body reads the high four bits first", f"{BODIES}/text.py",
              "({y}_low_column, {y}_high_column)", "({y}_high_column, {y}_low_column)", LINEAR),
     Mutation("the high four bits are written first", QUANTIZE,
@@ -149,55 +152,17 @@ EXPORTER = [
              "clamped = Mod(relative, far)", ATTENTION),
 ]
 
-NATIVE = [
-    Mutation("too few beam candidates", f"{CORE}/beam.cc",
-             "std::max<int64_t>(2, 1 + static_cast<int64_t>(context.config.eos.size())) * beams_",
-             "beams_", SEARCH),
-    Mutation("candidates beyond the beams finish", f"{CORE}/beam.cc",
-             "continuation.ends && i < static_cast<size_t>(beams_)", "continuation.ends", SEARCH),
-    Mutation("all beams start alike", f"{CORE}/beam.cc",
-             "item.running[0].score = 0;",
-             "for (Beam& beam : item.running) beam.score = 0;", SEARCH),
-    Mutation("a finished length counts the start token", f"{CORE}/beam.cc",
-             "const float penalty = context_.penalty(length);",
-             "const float penalty = context_.penalty(length + 1);", SEARCH),
-    Mutation("early_stopping never is False", f"{CORE}/beam.cc",
-             "options.early_stopping == SWITCH_EARLY_STOPPING_NEVER && options.length_penalty > 0",
-             "false", SEARCH),
-    Mutation("early_stopping never ignores the penalty's sign", f"{CORE}/beam.cc",
-             "options.early_stopping == SWITCH_EARLY_STOPPING_NEVER && options.length_penalty > 0",
-             "options.early_stopping == SWITCH_EARLY_STOPPING_NEVER", SEARCH),
-    Mutation("early_stopping True is False", f"{CORE}/generate.cc",
-             "static_cast<switch_early_stopping>(options.early_stopping);",
-             "options.early_stopping == SWITCH_EARLY_STOPPING_NEVER ? SWITCH_EARLY_STOPPING_NEVER\n"
-             "                              : SWITCH_EARLY_STOPPING_FALSE;", SEARCH),
-    Mutation("the early-stop heuristic is missing", f"{CORE}/beam.cc",
-             "item.can_improve &= improves;", "(void)improves;", SEARCH),
-    Mutation("min_new_tokens renormalises beams", f"{CORE}/beam.cc",
-             "const LogSoftmax log_probability = log_softmax(row, vocab_);\n"
-             "      context_.forbid_early_eos(row, length - 1);",
-             "context_.forbid_early_eos(row, length - 1);\n"
-             "      const LogSoftmax log_probability = log_softmax(row, vocab_);", SEARCH),
-    Mutation("beams are not reordered", f"{CORE}/beam.cc",
-             "++length) decoder_.reorder(parents_);", "++length) {\n    }", SEARCH),
-    Mutation("a growing cache loses a row", f"{CORE}/cache.cc",
-             "capacity_, valid);\n    }\n  }\n  return true;",
-             "capacity_, valid - 1);\n    }\n  }\n  return true;", SEARCH),
-    Mutation("max_length does not count the start token", f"{CORE}/generate.cc",
-             "options.max_length - 1 : kDefault", "options.max_length : kDefault", SEARCH),
-    Mutation("min_new_tokens is off by one", f"{CORE}/generate.cc",
-             "generated >= options.min_new_tokens", "generated > options.min_new_tokens", SEARCH),
-    Mutation("the mask ignores the lengths", f"{CORE}/encoder.cc",
-             "i * sources.width, length, 1)", "i * sources.width, sources.width, 1)", SEARCH),
-]
-
 PLUGIN = ("tests/test_plugin.py",)
-NATIVE += [
+NATIVE = [
     Mutation("a dropped token is multiplied, not selected", "plugins/core/moe.cc",
              "std::fill(y, y + columns, 0.0f);",
              "for (int64_t i = 0; i < columns; ++i) y[i] *= 0.0f;", PLUGIN),
     Mutation("the gate is forgotten by the kernel", "plugins/core/moe.cc",
              "y[i] *= gate;", "y[i] *= 1.0f;", PLUGIN),
+    Mutation("the kernel activates the other half of gated values", "plugins/core/moe.cc",
+             "float* h = own.y + own.tokens[i] * own.y_stride + first;",
+             "float* h = own.y + own.tokens[i] * own.y_stride + first;\n"
+             "      if (a.is_gated) std::swap_ranges(h, h + (last - first), h + d_ff);", PLUGIN),
     Mutation("int4 codes are not centred", "plugins/core/cpu/rows.h",
              "std::memset(eights, 8, sizeof eights);", "std::memset(eights, 7, sizeof eights);",
              PLUGIN),

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from mutation_list import EXPORTER, NATIVE, Mutation
+from mutation_runtime import RUNTIME
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("exporter", "runtime", "plugins", "tests", "cmake", "examples")
@@ -79,7 +80,7 @@ def survives(copy: Copy, mutation: Mutation) -> str:
     original = path.read_text()
     if original.count(mutation.old) != 1:
         return f"the text to replace occurs {original.count(mutation.old)} times in {mutation.file}"
-    native = mutation in NATIVE
+    native = mutation in NATIVE + RUNTIME
     try:
         path.write_text(original.replace(mutation.old, mutation.new))
         if native and not copy.build():
@@ -98,7 +99,8 @@ def report(name: str, verdict: str, note: str) -> None:
 
 def main(words: list[str]) -> int:
     """Run the mutations; the exit code is 1 if one survives."""
-    chosen = [m for m in EXPORTER + NATIVE if not words or any(w in m.name for w in words)]
+    known = EXPORTER + NATIVE + RUNTIME
+    chosen = [m for m in known if not words or any(w in m.name for w in words)]
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         copy = Copy(Path(folder))

@@ -86,21 +86,28 @@ def product(x: np.ndarray, weight: Weight) -> np.ndarray:
     return x @ decode(weight).T
 
 
-def mlp(x: np.ndarray, wi: Weight, wo: Weight, activation: str) -> np.ndarray:
-    """x [..., D] -> [..., D]."""
-    return product(ACTIVATIONS[activation](product(x, wi)), wo)
+def mlp(
+    x: np.ndarray, wi: Weight, wo: Weight, activation: str, is_gated: bool = False
+) -> np.ndarray:
+    """x [..., D] -> [..., D]; gated: wi has 2 F rows."""
+    both = product(x, wi)
+    if not is_gated:
+        return product(ACTIVATIONS[activation](both), wo)
+    d_ff = both.shape[-1] // 2
+    return product(ACTIVATIONS[activation](both[..., :d_ff]) * both[..., d_ff:], wo)
 
 
 def moe(
     x: np.ndarray, routes: tuple[np.ndarray, np.ndarray], stacks: tuple[Weight, Weight],
-    activation: str = "relu", dropped: str = "zero",
+    activation: str = "relu", dropped: str = "zero", is_gated: bool = False,
 ) -> np.ndarray:
-    """x [..., D], expert and gate [...] -> [..., D]; arguments as `reference.switch_moe`."""
+    """x [..., D], expert and gate [...], wi and wo [E, ...] -> [..., D]."""
     y = np.zeros_like(x)
     for token in np.ndindex(x.shape[:-1]):
         expert, gate = routes[0][token], routes[1][token]
         if expert >= 0:
-            y[token] = gate * mlp(x[token], stacks[0][expert], stacks[1][expert], activation)
+            wi, wo = (stack[expert] for stack in stacks)
+            y[token] = gate * mlp(x[token], wi, wo, activation, is_gated)
         elif dropped == "pass":
             y[token] = gate * x[token]
     return y

@@ -2,6 +2,7 @@
 
 T5 (https://arxiv.org/abs/1910.10683): pre-norm blocks with RMS norms, unscaled attention, relative
 position buckets. Switch (https://arxiv.org/abs/2101.03961): top-1 experts with a capacity per row.
+Gated MLPs (https://arxiv.org/abs/2002.05202): GEGLU and its sisters.
 B batch, T tokens, S source, E experts, D d_model, F d_ff, H heads, K head size, V vocabulary.
 """
 
@@ -20,6 +21,25 @@ ACTIVATIONS = {
     ),
     "silu": lambda x: x / (1 + np.exp(-x)),
 }
+
+
+def mlp_parts(activation: str) -> tuple[str, ...]:
+    """Names of an MLP's matrices, wo last."""
+    return ("wi_0", "wi_1", "wo") if activation.startswith("gated-") else ("wi", "wo")
+
+
+def mlp(x: np.ndarray, matrices: tuple[np.ndarray, ...], activation: str) -> np.ndarray:
+    """x [..., D] -> [..., D].
+
+    Args:
+        matrices: wi [F, D] and wo [D, F]; gated: V [F, D] of the paper between them.
+        activation: as in config.json; `gated-gelu` is T5's name of a gated `gelu_new`.
+    """
+    name = "gelu_new" if activation == "gated-gelu" else activation.removeprefix("gated-")
+    hidden = ACTIVATIONS[name](x @ matrices[0].T)
+    for factor in matrices[1:-1]:
+        hidden = hidden * (x @ factor.T)
+    return hidden @ matrices[-1].T
 
 
 def softmax(x: np.ndarray) -> np.ndarray:
@@ -108,7 +128,7 @@ def route(logits: np.ndarray, capacity: int | None) -> tuple[np.ndarray, np.ndar
 def switch_moe(
     x: np.ndarray,
     routes: tuple[np.ndarray, np.ndarray],
-    stacks: tuple[np.ndarray, np.ndarray],
+    stacks: tuple[np.ndarray, ...],
     activation: str = "relu",
     dropped: str = "zero",
 ) -> np.ndarray:
@@ -117,14 +137,14 @@ def switch_moe(
     Args:
         x: [T, D].
         routes: expert and gate, [T] each; expert -1 is a dropped token.
-        stacks: wi [E, F, D] and wo [E, D, F].
+        stacks: the matrices of `mlp`, each with an axis of experts before its own.
         dropped: a dropped token gives 0 (`zero`) or gate * x (`pass`).
     """
     y = np.zeros_like(x)
     for token, (expert, gate) in enumerate(zip(*routes, strict=True)):
         if expert >= 0:
-            hidden = ACTIVATIONS[activation](stacks[0][expert] @ x[token])
-            y[token] = gate * (stacks[1][expert] @ hidden)
+            matrices = [stack[expert] for stack in stacks]
+            y[token] = gate * mlp(x[token], matrices, activation)
         elif dropped == "pass":
             y[token] = gate * x[token]
     return y
@@ -221,8 +241,9 @@ class Model:
         normed = rms_norm(x, self.tensors[f"{layer}.layer_norm.weight"], self.epsilon)
         if self._is_sparse(stack, index):
             return self.sparse_mlp(f"{layer}.mlp", normed, cached)
-        wi, wo = (self.tensors[f"{layer}.mlp.{part}.weight"] for part in ("wi", "wo"))
-        return ACTIVATIONS[self.config["dense_act_fn"]](normed @ wi.T) @ wo.T
+        activation = self.config["dense_act_fn"]
+        names = (f"{layer}.mlp.{part}.weight" for part in mlp_parts(activation))
+        return mlp(normed, [self.tensors[name] for name in names], activation)
 
     def router_logits(self, mlp: str, x: np.ndarray) -> np.ndarray:
         """x [B, T, D], layer-normed -> router scores [B, T, E] of the sparse layer `mlp`."""
@@ -242,7 +263,7 @@ class Model:
                 self.tensors[f"{mlp}.experts.expert_{e}.{part}.weight"]
                 for e in range(self.config["num_experts"])
             ])
-            for part in ("wi", "wo")
+            for part in mlp_parts(self.config["dense_act_fn"])
         ]
         dropped = "pass" if self.policy == "legacy" else "zero"
         flat = x.reshape(-1, x.shape[-1])

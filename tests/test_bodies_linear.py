@@ -54,6 +54,27 @@ def test_mlp_applies_the_activation(activation):
     assert_close(y, operator_reference.mlp(x, wi, wo, activation))
 
 
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("precision", PRECISIONS, ids=IDS)
+def test_gated_mlp(precision, shape):
+    random = np.random.default_rng(sum(shape))
+    wi = random_weight(random, *precision, (2 * F, D))
+    wo = random_weight(random, *precision, (D, F))
+    x = states(random, shape)
+    (y,) = one_node.run("SwitchMLP", [x, wi, wo], {"activation": "relu", "gated": 1})
+    expected = operator_reference.mlp(x.astype(np.float32), wi, wo, "relu", is_gated=True)
+    assert_tokens_close(y, expected)
+
+
+@pytest.mark.parametrize("activation", ["gelu", "gelu_new", "silu"])
+def test_gated_mlp_applies_the_activation_to_the_first_half(activation):
+    random = np.random.default_rng(4)
+    wi, wo = (random_weight(random, "fp32", 0, shape) for shape in ((2 * F, D), (D, F)))
+    x = random.normal(size=(2, 3, D)).astype(np.float32)
+    (y,) = one_node.run("SwitchMLP", [x, wi, wo], {"activation": activation, "gated": 1})
+    assert_close(y, operator_reference.mlp(x, wi, wo, activation, is_gated=True))
+
+
 @pytest.mark.parametrize("shape", [(0, 3), (2, 0), (1, 1), (3, 5)], ids=str)
 @pytest.mark.parametrize("precision", PRECISIONS, ids=IDS)
 def test_embedding(precision, shape):

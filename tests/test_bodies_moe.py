@@ -8,6 +8,9 @@ import pytest
 from operator_reference import PRECISIONS, Weight, random_weight
 from tolerances import assert_close
 
+from switch_export.bodies.moe import body_kind
+from switch_export.config import SwitchConfig
+from switch_export.quantize import Precision
 from switch_plugins import spec
 
 STANDARD = ("gather", "slots", "either")
@@ -31,7 +34,9 @@ ROUTES = {
 }
 
 
-def check(body: tuple, expert, attributes: tuple = ("relu", "zero"), experts: int = 4) -> None:
+def check(
+    body: tuple, expert, attributes: tuple = ("relu", "zero"), experts: int = 4, gated: int = 0
+) -> None:
     """Run a body on random weights and compare.
 
     Args:
@@ -44,10 +49,13 @@ def check(body: tuple, expert, attributes: tuple = ("relu", "zero"), experts: in
     random = np.random.default_rng(expert.size)
     x = random.normal(size=(*expert.shape, D)).astype(np.float32).astype(np.float64)
     gate = random.uniform(0.2, 1, expert.shape)
-    stacks = [random_weight(random, *precision, (experts, *size)) for size in ((F, D), (D, F))]
+    sizes = ((F << gated, D), (D, F))
+    stacks = [random_weight(random, *precision, (experts, *size)) for size in sizes]
     names = dict(zip(("activation", "dropped"), attributes, strict=True))
+    if gated:
+        names["gated"] = gated
     (y,) = one_node.run("SwitchMoE", [x, expert, gate, *stacks], names, kind)
-    assert_close(y, operator_reference.moe(x, (expert, gate), stacks, *attributes))
+    assert_close(y, operator_reference.moe(x, (expert, gate), stacks, *attributes, bool(gated)))
 
 
 @pytest.mark.parametrize("dropped", spec.DROPPED)
@@ -72,6 +80,26 @@ def test_body_applies_the_activation(kind, activation):
 @pytest.mark.parametrize("activation", ["gelu", "gelu_new", "silu"])
 def test_decoding_body_applies_the_activation(activation):
     check(("loop", "int8", 0), ROUTES["spread"], (activation, "zero"))
+
+
+@pytest.mark.parametrize("name", ["no token", "spread", "some dropped", "one token"])
+@pytest.mark.parametrize("body", [body for body in BODIES if body[0] != "cpu"], ids=str)
+def test_body_multiplies_the_halves_of_gated_hidden_values(body, name):
+    check(body, ROUTES[name], gated=1)
+
+
+@pytest.mark.parametrize("kind", STANDARD)
+@pytest.mark.parametrize("activation", ["gelu", "gelu_new", "silu"])
+def test_body_applies_the_activation_to_the_first_half(kind, activation):
+    check((kind, "fp32", 0), ROUTES["spread"], (activation, "zero"), gated=1)
+
+
+@pytest.mark.parametrize(("dense_act_fn", "kind"), [("relu", "cpu"), ("gated-relu", "either")])
+def test_gated_models_have_no_body_of_onnx_runtime_s_own(dense_act_fn, kind):
+    config = SwitchConfig.from_dict(
+        {"model_type": "switch_transformers", "dense_act_fn": dense_act_fn}
+    )
+    assert body_kind("cpu", config, Precision("fp32"), few_tokens=True) == kind
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 3, 8, 9, 10, 40])

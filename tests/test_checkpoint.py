@@ -44,19 +44,15 @@ def test_a_file_is_refused(small):
         resolve(str(small / "config.json"))
 
 
-@pytest.mark.parametrize("model", ["switch-xxl-128", "switch-c-2048", "google/switch-c-2048"])
-def test_misdescribed_releases_are_refused_before_they_are_downloaded(model):
-    with pytest.raises(UnsupportedCheckpoint, match=r"decoder\.lm_head"):
-        resolve(model)
-
-
 def test_a_directory_without_config_is_refused(tmp_path):
     assert "no config.json" in refusal(tmp_path)
 
 
 def test_an_adapter_is_refused_with_the_way_out(tmp_path):
     (tmp_path / "adapter_config.json").write_text("{}")
-    assert "merge_and_unload" in refusal(tmp_path)
+    message = refusal(tmp_path)
+    assert "--adapter" in message
+    assert "merge_and_unload" in message
 
 
 def test_damaged_config_and_missing_weights_come_at_once(small):

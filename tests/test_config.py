@@ -97,6 +97,20 @@ def test_plain_activations_are_accepted(activation):
     assert read(dense_act_fn=activation).activation == activation
 
 
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_plain_activations_are_not_gated(activation):
+    assert not read(dense_act_fn=activation).is_gated
+
+
+@pytest.mark.parametrize(("name", "activation"), [
+    ("gated-gelu", "gelu_new"), ("gated-silu", "silu"), ("gated-relu", "relu"),
+    ("gated-gelu_new", "gelu_new"), ("gated-gelu_pytorch_tanh", "gelu_pytorch_tanh"),
+])
+def test_gated_names_mean_what_t5_means_by_them(name, activation):
+    config = read(dense_act_fn=name)
+    assert (config.activation, config.is_gated) == (activation, True)
+
+
 @pytest.mark.parametrize("fields", [
     {"num_experts": 1}, {"router_bias": True}, {"router_dtype": "bfloat16"},
     {"expert_capacity": 0}, {"d_kv": 5}, {"num_decoder_layers": 0}, {"layer_norm_epsilon": 0},
@@ -117,7 +131,8 @@ def test_unusual_but_legal_configurations_are_accepted(fields):
     ({"router_dtype": "float64"}, "router_dtype is 'float64', expected one of float32"),
     ({"router_bias": 1}, "router_bias is 1, expected true or false"),
     ({"tie_word_embeddings": None}, "tie_word_embeddings is None, expected true or false"),
-    ({"dense_act_fn": "gated-gelu"}, "dense_act_fn is 'gated-gelu': a gated MLP has two input"),
+    ({"dense_act_fn": "gated-mish"}, "dense_act_fn is 'gated-mish', expected one of relu, gelu"),
+    ({"dense_act_fn": "gated-"}, "dense_act_fn is 'gated-', expected one of relu, gelu"),
     ({"dense_act_fn": "mish"}, "dense_act_fn is 'mish', expected one of relu, gelu"),
     ({"dense_act_fn": ["relu"]}, "dense_act_fn is ['relu'], expected one of relu, gelu"),
     ({"layer_norm_epsilon": float("nan")}, "layer_norm_epsilon is nan"),
@@ -133,7 +148,7 @@ def test_a_wrong_field_is_named_with_what_was_expected(fields, reason):
 
 
 def test_all_reasons_come_at_once_with_the_known_names():
-    message = refusal(model_type="t5", d_ff=0, expert_capacity=1.5, dense_act_fn="gated-silu")
+    message = refusal(model_type="t5", d_ff=0, expert_capacity=1.5, dense_act_fn="gated-mish")
     assert message.startswith("the model cannot be exported:\n")
     assert message.count("\n  - ") == 4
     assert "switch-base-8" in message

@@ -1,6 +1,7 @@
 """The command line: options, messages, exit codes, and that a killed export leaves nothing half."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from small_checkpoint import edit_config, read_state, save_small, write_state
 
 from switch_export import cli
 from switch_export.errors import ExportError
+from switch_export.export import Options, Summary
 
 RUN = [sys.executable, "-c", "from switch_export.cli import main; main()"]
 
@@ -37,6 +39,7 @@ def test_help_is_quick():
         done = subprocess.run([*RUN, "--help"], capture_output=True, text=True, check=True)
         times.append(time.perf_counter() - began)
     assert "--capacity [hf|none|legacy]" in done.stdout
+    assert re.search(r"Commands:\n +inspect ", done.stdout)
     assert min(times) < 0.3
 
 
@@ -60,6 +63,8 @@ def test_version_is_the_packages():
 @pytest.mark.parametrize("arguments", [
     (), ("--model", "m", "--precision", "fp7"), ("--model", "m", "--task", "poetry"),
     ("--model", "m", "--capacity", "some"), ("--model", "m", "--target", "abacus"), ("--nonsense",),
+    ("inspect",), ("inspect", "a", "b"), ("--model", "m", "inspect", "a"), ("--force",),
+    ("export",),
 ], ids=str)
 def test_wrong_usage_has_exit_code_2(arguments):
     result = invoke(*arguments)
@@ -80,7 +85,9 @@ def test_an_export_prints_a_table_and_ends_with_the_path(small, tmp_path):
     described = json.loads((tmp_path / "out" / "switch.json").read_text())
     assert (described["task"], described["target"]) == ("encoder", "onnx")
     assert described["capacity"]["policy"] == "none"
-    assert described["source"] == {"model": str(small), "revision": None}
+    assert described["source"] == {
+        "model": str(small), "revision": None, "adapter": None, "repairs": [],
+    }
     assert table["parameters"] == f"{described['model']['parameters']:,}"
     assert described["verification"]["error"] < 1e-4
     for stage in ("trace", "write", "verify"):
@@ -120,12 +127,43 @@ def test_options_reach_the_export(monkeypatch):
     monkeypatch.setattr(cli, "export", record)
     invoke("--model", "a/b", "--output", "o", "--target", "onnx", "--precision", "int8",
            "--block", "64", "--capacity", "legacy", "--task", "hidden", "--revision", "r",
-           "--no-verify", "--force")
+           "--adapter", "d", "--repair", "--no-verify", "--force")
     assert seen == {
         "model": "a/b", "output": Path("o"), "target": "onnx", "precision": "int8",
         "block": 64, "capacity": "legacy", "task": "hidden", "revision": "r", "verify": False,
-        "force": True,
+        "force": True, "adapter": "d", "repair": True,
     }
+
+
+def test_what_is_not_given_is_the_default_of_the_library(monkeypatch):
+    seen = {}
+
+    def record(_model, _output, **choices):
+        del choices["progress"]
+        seen.update(choices)
+        raise ExportError("enough")
+
+    monkeypatch.setattr(cli, "export", record)
+    invoke("--model", "m")
+    assert Options(**seen) == Options()
+    assert Options().task is None
+
+
+def test_a_folder_named_inspect_can_be_exported(monkeypatch):
+    def record(model, _output, **_choices):
+        raise ExportError(f"this would export {model}")
+
+    monkeypatch.setattr(cli, "export", record)
+    assert "this would export inspect" in invoke("--model", "inspect").output
+
+
+def test_the_table_lists_every_repair_and_the_adapter():
+    repairs = ["num_experts: 9 -> 2", "num_layers: 3 -> 4"]
+    summary = Summary(Path("out"), repairs=repairs, adapter="my-adapter")
+    lines = [line.split(None, 1) for line in cli._table(summary).split("\n")]
+    assert ["repair", "num_experts: 9 -> 2"] in lines
+    assert ["repair", "num_layers: 3 -> 4"] in lines
+    assert ["adapter", "my-adapter"] in lines
 
 
 def refused(path, tmp_path, *reasons):
@@ -143,8 +181,8 @@ def refused(path, tmp_path, *reasons):
 
 
 def test_a_model_that_is_not_switch_is_refused(tmp_path):
-    path = edit_config(save_small(tmp_path / "m"), model_type="t5", dense_act_fn="gated-gelu")
-    refused(path, tmp_path, "model_type is 't5'", "gated MLP")
+    path = edit_config(save_small(tmp_path / "m"), model_type="t5", dense_act_fn="gated-selu")
+    refused(path, tmp_path, "model_type is 't5'", "dense_act_fn is 'gated-selu'")
 
 
 def test_missing_and_misshapen_tensors_are_refused(tmp_path):

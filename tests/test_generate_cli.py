@@ -2,13 +2,14 @@
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
+import termios
 import time
 
 import pytest
-from directories import with_tokenizer
 
 import switch_runtime
 
@@ -18,15 +19,14 @@ TEXTS = ["abcd <extra_id_0>", "", "efgh abcd"]
 
 
 @pytest.fixture(scope="module")
-def directory(tiny_directory, tmp_path_factory):
-    return with_tokenizer(tiny_directory, tmp_path_factory.mktemp("cli") / "model")
+def directory(text_directory):
+    return text_directory
 
 
 @pytest.fixture(scope="module")
-def expected(directory):
+def expected(text_model):
     """What the library says of TEXTS."""
-    with switch_runtime.load(directory) as model:
-        return model.generate(TEXTS, max_new_tokens=4)
+    return text_model.generate(TEXTS, max_new_tokens=4)
 
 
 def run(*arguments, text: str | bytes | None = None) -> subprocess.CompletedProcess:
@@ -51,7 +51,7 @@ def test_standard_input_and_a_file_give_one_line_for_each_of_theirs(
     lines = "\n".join(TEXTS)
     (tmp_path / "texts").write_text(lines + "\n")
     by_input = run(directory, *SHORT, text=lines)
-    by_file = run(directory, *SHORT, "--input", tmp_path / "texts", "--batch-size", 1)
+    by_file = run(directory, *SHORT, "--input", tmp_path / "texts", "--chunk-lines", 1)
     wanted = [*(result.text for result in expected), ""]
     assert by_input.stdout.split("\n") == by_file.stdout.split("\n") == wanted
     assert by_input.returncode == by_file.returncode == 0
@@ -73,19 +73,61 @@ def test_ids_go_in_and_out(tiny_directory, tiny_model):
     assert done.stdout.splitlines() == [" ".join(map(str, r.token_ids)) for r in results]
 
 
-def test_every_search_option_reaches_the_library(directory):
-    options = ["--num-beams", 3, "--num-return-sequences", 2, "--max-length", 6]
-    options += ["--min-new-tokens", 2, "--length-penalty", 0.5, "--early-stopping", "never"]
-    done = run(directory, TEXTS[0], *options, "--threads", 1, "--verify", "--json")
-    with switch_runtime.load(directory) as model:
-        results = model.generate(
-            TEXTS[0], num_beams=3, num_return_sequences=2, max_length=6,
-            min_new_tokens=2, length_penalty=0.5, early_stopping="never",
-        )  # fmt: skip
-    rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [row["token_ids"] for row in rows] == [result.token_ids for result in results]
-    scores = [result.score for result in results]
-    assert [row["score"] for row in rows] == pytest.approx(scores, abs=1e-4)
+# Streaming and progress.
+
+
+def test_stream_prints_the_text_of_one_argument(directory, text_model):
+    options = ["--max-new-tokens", 30, "--do-sample", "--temperature", 2.5, "--seed", 4]
+    done = run(directory, "abcd efgh", "--stream", *options)
+    (result,) = text_model.generate(
+        "abcd efgh", max_new_tokens=30, do_sample=True, temperature=2.5, seed=4
+    )
+    assert (done.stdout, done.stderr) == (result.text + "\n", "")
+
+
+def test_stream_prints_ids(tiny_directory, tiny_model):
+    done = run(tiny_directory, "--ids", "5 6 7 1", "--stream", *SHORT)
+    (result,) = tiny_model.generate([5, 6, 7, 1], max_new_tokens=4)
+    assert done.stdout == " ".join(map(str, result.token_ids)) + "\n"
+
+
+def on_a_terminal(*arguments) -> str:
+    """Standard error of a command that has a terminal there."""
+    terminal, its_end = pty.openpty()
+    termios.tcsetwinsize(its_end, (24, 80))
+    done = subprocess.run([*COMMAND, *map(str, arguments)], stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=its_end, timeout=60)
+    os.close(its_end)
+    shown = b""
+    try:
+        while block := os.read(terminal, 1 << 16):
+            shown += block
+    except OSError:  # the other end is closed
+        pass
+    os.close(terminal)
+    assert done.returncode == 0, shown
+    return shown.decode()
+
+
+def test_a_terminal_sees_progress_unless_it_does_not_want_to(directory, tmp_path):
+    (tmp_path / "in").write_text("abcd\n" * 30)
+    command = [directory, "--input", tmp_path / "in", *SHORT]
+    assert "30/30" in on_a_terminal(*command, "--output", tmp_path / "out")
+    assert "30/30" in on_a_terminal(*command, "--chunk-lines", 10)
+    assert on_a_terminal(*command, "--no-progress") == ""
+
+
+def test_lines_give_what_a_run_to_a_file_gives(directory, tmp_path):
+    (tmp_path / "in").write_text("abcd efgh\n" * 9)
+    command = [directory, "--input", tmp_path / "in", "--chunk-lines", 2, "--do-sample"]
+    command += ["--temperature", 3, "--seed", 1, *SHORT]
+    printed = run(*command).stdout
+    assert run(*command, "--output", tmp_path / "out").returncode == 0
+    assert (tmp_path / "out").read_text() == printed
+    assert len({*printed.splitlines()}) > 1
+
+
+# What goes wrong.
 
 
 @pytest.mark.parametrize(
@@ -97,6 +139,8 @@ def test_every_search_option_reaches_the_library(directory):
         (["{model}", "--ids", ""], "no token ids"),
         (["{model}", "--ids", "5000"], "5000"),
         (["{model}", "--input", "{missing}"], "cannot read"),
+        (["{model}", "--input", "{model}/switch.json", "--output", "{missing}/out"], "missing/out"),
+        (["{model}", "--stream", "a", "--num-beams", "2"], "num_beams is 2, expected 1"),
     ],
 )
 def test_a_failure_is_one_message_and_exit_code_1(directory, tmp_path, arguments, message):
@@ -122,6 +166,14 @@ def test_input_that_is_not_utf_8_is_named(directory):
         ["{model}", "--beams", "3"],
         ["{model}", "--num-beams", "x"],
         ["{model}", "a", "--input", "f"],
+        ["{model}", "a", "--output", "f"],
+        ["{model}", "a", "--force"],
+        ["{model}", "--stream"],
+        ["{model}", "--stream", "a", "b"],
+        ["{model}", "--stream", "a", "--json"],
+        ["{model}", "a", "--seed", "-1"],
+        ["{model}", "a", "--suppress-tokens", "x"],
+        ["{model}", "a", "--decoder-text", "a", "--decoder-input-ids", "5"],
     ],
 )
 def test_wrong_usage_is_exit_code_2(directory, arguments):

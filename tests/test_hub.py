@@ -9,21 +9,29 @@ from pathlib import Path
 
 import pytest
 from hub_server import HubServer, Repository
-from small_checkpoint import edit_config, read_state, save_small, write_bin, write_shards
+from small_checkpoint import (
+    edit_config,
+    read_state,
+    save_small,
+    write_bin,
+    write_shards,
+    write_state,
+)
 
 PROGRAM = """
 import json, sys
-from switch_export.checkpoint import open_checkpoint, resolve
+from switch_export.checkpoint import find_checkpoint
 from switch_export.errors import ExportError
 from switch_export.weights import open_weights
 model, revision = sys.argv[1], sys.argv[2] or None
 try:
-    checkpoint = open_checkpoint(resolve(model, revision), model, revision)
+    checkpoint = find_checkpoint(model, revision)
     weights = open_weights(checkpoint, "seq2seq").weights
     print(json.dumps({
         "files": sorted(path.name for path in checkpoint.path.iterdir()),
         "revision": checkpoint.revision, "name": checkpoint.name, "weights": len(weights),
         "capacity": checkpoint.config.expert_capacity,
+        "repairs": checkpoint.repairs,
     }))
 except ExportError as error:
     print(json.dumps({"error": str(error)}))
@@ -98,6 +106,16 @@ def test_a_revision_is_a_branch_or_a_commit(hub, tmp_path):
         found = hub.get("google/switch-base-8", revision)
         assert (found["capacity"], found["revision"]) == (7, commit)
     assert hub.get("google/switch-base-8")["capacity"] == 64
+
+
+@pytest.mark.parametrize("model", ["switch-c-2048", "google/switch-xxl-128"])
+def test_the_names_of_misdescribed_releases_imply_their_repair(hub, model):
+    state = read_state(hub.checkpoint)
+    write_state(hub.checkpoint, state | {"decoder.lm_head.weight": -state["shared.weight"]})
+    name = f"google/{model.removeprefix('google/')}"
+    hub.server.repositories[name] = hub.server.repositories["google/switch-base-8"]
+    (repair,) = hub.get(model)["repairs"]
+    assert repair.startswith("tie_word_embeddings: true -> false")
 
 
 def test_a_wrong_revision_is_named(hub):

@@ -19,20 +19,32 @@ OPAQUE = {
     "switch_arrays": native.SwitchArrays,
 }
 STRUCTS = {
+    "switch_ids": native.Ids,
+    "switch_step": native.Step,
     "switch_load_options": native.LoadOptions,
     "switch_generate_options": native.GenerateOptions,
+    "switch_batch_options": native.BatchOptions,
+}
+CALLBACKS = {
+    "switch_logits_callback": native.LogitsCallback,
+    "switch_token_callback": native.TokenCallback,
+    "switch_progress_callback": native.ProgressCallback,
 }
 ENUMS = {
     "switch_status": native.STATUS,
     "switch_type": native.TYPES,
     "switch_early_stopping": native.EARLY_STOPPING,
+    "switch_pooling": native.POOLING,
 }
+PREFIXES = {"switch_early_stopping": "SWITCH_EARLY_STOPPING_", "switch_pooling": "SWITCH_POOLING_"}
 NUMBERS = dict.fromkeys(ENUMS, ctypes.c_int) | {
     "size_t": ctypes.c_size_t,
     "int32_t": ctypes.c_int32,
     "int64_t": ctypes.c_int64,
     "float": ctypes.c_float,
+    "double": ctypes.c_double,
 }
+NAMED = OPAQUE | STRUCTS | CALLBACKS | NUMBERS
 
 
 def ctypes_type(c_type: str):
@@ -42,8 +54,8 @@ def ctypes_type(c_type: str):
     if name in ("void", "void*", "char*"):
         return {"void": None, "void*": ctypes.c_void_p, "char*": ctypes.c_char_p}[name]
     if name.endswith("*"):
-        return ctypes.POINTER((OPAQUE | STRUCTS | NUMBERS)[name[:-1]])
-    return NUMBERS[name]
+        return ctypes.POINTER(NAMED[name[:-1]])
+    return NAMED[name]
 
 
 def declared(declaration: str):
@@ -52,18 +64,41 @@ def declared(declaration: str):
     return ctypes_type(c_type), name
 
 
+def arguments_of(text: str) -> list:
+    """Return the types of "const int64_t* ids, int64_t count"."""
+    return [] if text.strip() == "void" else [declared(one)[0] for one in text.split(",")]
+
+
 def functions() -> dict[str, tuple]:
     found = {}
     for result, arguments in re.findall(r"SWITCH_API ([^;(]+)\(([^;]*)\);", TEXT):
         result_type, name = declared(result)
-        given = [] if arguments.strip() == "void" else arguments.split(",")
-        found[name] = (result_type, [declared(argument)[0] for argument in given])
+        found[name] = (result_type, arguments_of(arguments))
     return found
 
 
 def test_every_function_of_the_header_has_its_signature():
     assert len(functions()) == TEXT.count("SWITCH_API ") - TEXT.count("#define SWITCH_API")
     assert functions() == native.SIGNATURES
+
+
+def test_every_struct_callback_and_enumeration_of_the_header_is_compared():
+    assert set(re.findall(r"typedef struct (\w+) \{", TEXT)) == set(STRUCTS)
+    assert set(re.findall(r"typedef struct (\w+) \w+;", TEXT)) == set(OPAQUE)
+    assert set(re.findall(r"typedef enum (\w+) \{", TEXT)) == set(ENUMS)
+    assert set(re.findall(r"\(\*(\w+)\)\(", TEXT)) == set(CALLBACKS)
+
+
+@pytest.mark.parametrize("name", CALLBACKS)
+def test_callback_has_the_signature_of_the_header(name):
+    pattern = rf"typedef (\w+) \(\*{name}\)\(([^)]*)\);"
+    result, arguments = re.search(pattern, TEXT).groups()
+    assert CALLBACKS[name]._restype_ == ctypes_type(result)
+    assert list(CALLBACKS[name]._argtypes_) == arguments_of(arguments)
+
+
+def test_the_binary_interface_has_the_version_of_the_header():
+    assert re.findall(r"#define SWITCH_ABI_VERSION (\d+)", TEXT) == [str(native.ABI_VERSION)]
 
 
 @pytest.mark.parametrize("name", STRUCTS)
@@ -98,12 +133,13 @@ def test_struct_is_laid_out_as_the_compiler_lays_it_out(name, tmp_path):
 def test_enumeration_has_the_values_of_the_header(name):
     body = re.search(rf"typedef enum {name} \{{(.*?)\}}", TEXT, re.DOTALL).group(1)
     values = dict(re.findall(r"(\w+) = (\d+)", body))
-    prefix = "SWITCH_" if name != "switch_early_stopping" else "SWITCH_EARLY_STOPPING_"
+    prefix = PREFIXES.get(name, "SWITCH_")
     assert {f"{prefix}{key}": str(value) for key, value in ENUMS[name].items()} == values
 
 
 def test_every_failure_has_an_exception_of_its_own():
-    kinds = ("InvalidArgument", "InvalidModel", "MissingLibrary", "OutOfMemory", "Failed")
+    kinds = {name.title().replace("_", "") for name in native.STATUS} - {"Ok"}
+    assert kinds == set(errors.__all__) - {"SwitchError"}
     for kind in kinds:
         assert issubclass(getattr(errors, kind), errors.SwitchError)
     assert issubclass(errors.InvalidArgument, ValueError)
@@ -139,6 +175,16 @@ def test_a_library_of_another_version_is_told_by_what_it_lacks(monkeypatch, tmp_
     subprocess.run(["cc", "-shared", "-fPIC", "-o", old, source], check=True)
     monkeypatch.setenv("SWITCH_RUNTIME_LIBRARY", str(old))
     with pytest.raises(errors.MissingLibrary, match="it lacks switch_last_error, .*switch_route"):
+        native.library()
+
+
+@pytest.mark.usefixtures("fresh_library")
+def test_a_library_of_another_binary_interface_is_refused(monkeypatch, tmp_path):
+    source, later = tmp_path / "later.c", tmp_path / "later.so"
+    source.write_text("int switch_abi_version(void) { return 7; }\n")
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", later, source], check=True)
+    monkeypatch.setenv("SWITCH_RUNTIME_LIBRARY", str(later))
+    with pytest.raises(errors.MissingLibrary, match="its binary interface is 7, expected 1"):
         native.library()
 
 

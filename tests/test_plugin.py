@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import kernel_node
 import numpy as np
+import one_node
 import operator_reference
 import pytest
 from operator_reference import PRECISIONS, random_weight
@@ -113,6 +114,43 @@ def test_activations_agree(name, formula):
     assert_close(y, operator_reference.mlp(x, wi[0], wo[0], formula))
     (same,) = kernel_node.run("SwitchMoE", [x, expert, gate, wi, wo], {"activation": name})
     assert_close(same, y)
+
+
+@BY_LEADING
+@BY_PRECISION
+def test_gated_mlp_agrees(precision, leading):
+    x, (wi, wo) = whole(38, *leading, D), weights(39, precision, (2 * F, D), (D, F))
+    (y,) = kernel_node.run("SwitchMLP", [x, wi, wo], {"gated": 1})
+    assert_tokens_close(y, operator_reference.mlp(x, wi, wo, "relu", is_gated=True))
+
+
+@BY_PRECISION
+def test_gated_moe_agrees(precision):
+    x, stacks = whole(40, 2, 7, D), weights(41, precision, (3, 2 * F, D), (3, D, F))
+    expert = np.random.default_rng(42).integers(-1, 3, (2, 7)).astype(np.int32)
+    gate = np.linspace(0.2, 1, 14, dtype=np.float32).reshape(2, 7)
+    (y,) = kernel_node.run("SwitchMoE", [x, expert, gate, *stacks], {"gated": 1})
+    expected = operator_reference.moe(x, (expert, gate), stacks, is_gated=True)
+    assert_tokens_close(y, expected)
+
+
+@BY_PRECISION
+def test_gated_kernels_and_function_bodies_agree(precision):
+    x, stacks = whole(45, 9, D), weights(46, precision, (3, 2 * F, D), (3, D, F))
+    expert = np.random.default_rng(47).integers(-1, 3, 9).astype(np.int32)
+    inputs = [x, expert, np.linspace(0.2, 1, 9, dtype=np.float32), *stacks]
+    attributes = {"activation": "relu", "dropped": "zero", "gated": 1}
+    (found,) = kernel_node.run("SwitchMoE", inputs, attributes)
+    kind = "slots" if precision[0] == "fp32" else "loop"
+    (expected,) = one_node.run("SwitchMoE", inputs, attributes, kind)
+    assert_tokens_close(found, expected)
+
+
+@pytest.mark.parametrize("activation", ["gelu", "gelu_new", "silu"])
+def test_gated_activations_agree(activation):
+    x, (wi, wo) = normal(43, 2, 3, D), weights(44, ("fp32", 0), (2 * F, D), (D, F))
+    (y,) = kernel_node.run("SwitchMLP", [x, wi, wo], {"activation": activation, "gated": 1})
+    assert_close(y, operator_reference.mlp(x, wi, wo, activation, is_gated=True))
 
 
 def test_dropped_token_of_infinities_gets_zero():

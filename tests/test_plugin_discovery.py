@@ -72,6 +72,16 @@ def test_a_library_beside_the_core_comes_first(packages, tiny_directory):
     assert Path(found).resolve() == beside
 
 
+def test_a_core_that_is_loaded_through_a_link_finds_what_lies_beside_its_file(
+    packages, tiny_directory, tmp_path
+):
+    link = tmp_path / "elsewhere" / "libswitch_runtime.so.1"
+    link.parent.mkdir()
+    link.symlink_to(packages / "switch_runtime" / "lib" / native.LIBRARY.name)
+    found = plugin_of(load(tiny_directory, SWITCH_RUNTIME_LIBRARY=str(link)))
+    assert Path(found).resolve() == packages / "switch_plugins" / "lib" / "libswitch_moe_ort.so"
+
+
 def test_without_one_the_function_bodies_run(packages, tiny_directory):
     shutil.rmtree(packages / "switch_plugins")
     assert plugin_of(load(tiny_directory, **runtime_of(packages))) is None

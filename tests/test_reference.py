@@ -9,9 +9,11 @@ import torch
 from checkpoints import EXACT, pad, random_rows
 from safetensors.numpy import load_file
 from tolerances import assert_close
+from transformers import T5Config
 from transformers.models.switch_transformers.modeling_switch_transformers import (
     SwitchTransformersAttention,
 )
+from transformers.models.t5.modeling_t5 import T5LayerFF
 
 
 def reference_model(case) -> reference.Model:
@@ -46,6 +48,21 @@ def test_greedy_ids_are_those_of_transformers(cases, sources, name):
     for ours, theirs in zip(reference_model(case).greedy(ids, mask, 12), sequences, strict=True):
         assert ours == theirs[1 : 1 + len(ours)]
         assert set(theirs[1 + len(ours) :]) <= {0}
+
+
+@pytest.mark.parametrize("activation", ["gated-gelu", "gated-silu", "gated-relu"])
+def test_a_gated_mlp_is_that_of_t5(activation):
+    """transformers has none for this model, but T5's blocks without experts are the same."""
+    config = T5Config(d_model=6, d_ff=10, feed_forward_proj=activation)
+    oracle = T5LayerFF(config).DenseReluDense.eval()
+    matrices = [
+        getattr(oracle, part).weight.detach().double().numpy()
+        for part in reference.mlp_parts(activation)
+    ]
+    x = torch.randn(2, 3, 6, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        expected = oracle(x)
+    assert_close(reference.mlp(x.double().numpy(), matrices, activation), expected)
 
 
 @pytest.mark.parametrize("bidirectional", [True, False])

@@ -1,42 +1,14 @@
-"""switch_runtime as a caller meets it: inputs, options, errors, Ctrl-C."""
+"""switch_runtime as a caller meets it: sources, forward, route, closing."""
 
-import subprocess
-import sys
 import threading
 
 import numpy as np
 import pytest
-from directories import with_tokenizer
 
 import switch_runtime
 from switch_runtime import InvalidArgument
 
 SOURCE = [5, 6, 7, 1]
-
-
-@pytest.fixture(scope="module")
-def text_directory(tiny_directory, tmp_path_factory):
-    return with_tokenizer(tiny_directory, tmp_path_factory.mktemp("text") / "model")
-
-
-@pytest.fixture(scope="module")
-def text_model(text_directory):
-    with switch_runtime.load(text_directory) as model:
-        yield model
-
-
-@pytest.fixture(scope="module")
-def encoder_model(tiny):
-    with switch_runtime.load(tiny.directory("encoder")) as model:
-        yield model
-
-
-@pytest.fixture
-def stays_usable(tiny_model):
-    """Whatever a test did to the model, it decodes as before."""
-    before = tiny_model.generate(SOURCE, max_new_tokens=4)
-    yield
-    assert tiny_model.generate(SOURCE, max_new_tokens=4) == before
 
 
 def ids(results) -> list[list[int]]:
@@ -79,11 +51,6 @@ def test_several_sequences_per_source_are_neighbours_the_best_first(tiny_model, 
     for start in range(0, len(several), 3):
         scores = [result.score for result in several[start : start + 3]]
         assert scores == sorted(scores, reverse=True)
-
-
-def test_none_is_the_models_default(tiny_model):
-    options = dict.fromkeys(switch_runtime.inputs.GenerateOptions.__annotations__)
-    assert tiny_model.generate(SOURCE, **options) == tiny_model.generate(SOURCE)
 
 
 def test_a_directory_without_tokenizer_gives_ids_and_no_text(tiny_model):
@@ -135,45 +102,6 @@ def test_bad_sources_are_named_and_leave_the_model_usable(tiny_model, sources, m
     assert isinstance(caught.value, ValueError)
 
 
-# Options.
-
-
-@pytest.mark.usefixtures("stays_usable")
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"num_beams": 0}, "num_beams is 0"),
-        ({"num_beams": -1}, "num_beams is -1"),
-        ({"num_beams": 2**40}, "num_beams is 1099511627776"),
-        ({"num_beams": 1025}, "num_beams is 1025, expected 1 to 1024"),
-        ({"num_beams": 1.5}, "num_beams is 1.5, expected an integer"),
-        ({"num_beams": True}, "num_beams is True"),
-        ({"num_beams": "4"}, "num_beams is '4'"),
-        ({"num_beams": 2, "num_return_sequences": 3}, r"at most num_beams \(2\)"),
-        ({"num_return_sequences": 0}, "num_return_sequences is 0"),
-        ({"max_new_tokens": 0}, "max_new_tokens is 0"),
-        ({"max_new_tokens": -5}, "max_new_tokens is -5"),
-        ({"max_new_tokens": 2**63}, "max_new_tokens is 9223372036854775808"),
-        ({"max_length": -3}, "max_length is -3"),
-        ({"min_new_tokens": -1}, "min_new_tokens is -1"),
-        ({"length_penalty": float("nan")}, "length_penalty is nan"),
-        ({"length_penalty": 1e300}, r"length_penalty is 1e\+300"),
-        ({"length_penalty": "long"}, "length_penalty is 'long', expected a number"),
-        ({"early_stopping": "maybe"}, "expected False, True or 'never'"),
-        ({"early_stopping": 1}, "early_stopping is 1"),
-        ({"num_beams": "a", "length_penalty": "b"}, "(?s)num_beams is 'a'.*length_penalty is 'b'"),
-    ],
-)
-def test_bad_options_are_named_and_leave_the_model_usable(tiny_model, options, message):
-    with pytest.raises(InvalidArgument, match=message):
-        tiny_model.generate(SOURCE, **options)
-
-
-def test_an_unknown_option_is_a_type_error_that_lists_the_options(tiny_model):
-    with pytest.raises(TypeError, match="no option 'beams'; the options are num_beams, .*early"):
-        tiny_model.generate(SOURCE, beams=4)
-
-
 @pytest.mark.usefixtures("stays_usable")
 @pytest.mark.parametrize(
     ("sources", "options"),
@@ -190,17 +118,6 @@ def test_what_no_memory_holds_is_out_of_memory_before_it_starts(tiny_model, sour
 
 
 # The other calls.
-
-
-def test_encode_gives_one_array_of_hidden_states_per_source(encoder_model, sources):
-    states = encoder_model.encode(sources)
-    assert [state.shape for state in states] == [(len(row), 32) for row in sources]
-    assert all(state.dtype == np.float32 for state in states)
-
-
-def test_encode_of_another_task_names_the_task_to_export(tiny_model):
-    with pytest.raises(InvalidArgument, match="--task encoder"):
-        tiny_model.encode(SOURCE)
 
 
 def test_generate_of_an_encoder_is_refused(encoder_model):
@@ -283,52 +200,3 @@ def test_close_waits_for_the_calls_of_other_threads(tiny_directory):
     model.close()
     worker.join()
     assert len(found[0].token_ids) == 200
-
-
-# Ctrl-C.
-
-CTRL_C = """
-import os, signal, sys, threading, time
-import switch_runtime
-model = switch_runtime.load(sys.argv[1])
-before = model.generate([5, 6, 7, 1], max_new_tokens=4)
-threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
-start = time.perf_counter()
-try:
-    model.generate([5, 6, 7, 1], num_beams=2, max_new_tokens=20000, min_new_tokens=20000)
-except KeyboardInterrupt:
-    print("interrupted", time.perf_counter() - start < 1.5)
-print("usable", model.generate([5, 6, 7, 1], max_new_tokens=4) == before)
-"""
-
-CTRL_C_IN_FORWARD = """
-import os, signal, sys, threading
-import switch_runtime
-model = switch_runtime.load(sys.argv[1])
-source, target = [5] * 500, [6] * 500
-threading.Timer(0.05, lambda: [os.kill(os.getpid(), signal.SIGINT) for _ in range(3)]).start()
-try:
-    while True:
-        model.forward(source, target)
-except KeyboardInterrupt:
-    print("interrupted")
-print(model.forward([5], [6]).shape)
-"""
-
-
-def test_ctrl_c_ends_a_long_decode_and_the_process_goes_on(tiny_directory):
-    done = subprocess.run(
-        [sys.executable, "-c", CTRL_C, tiny_directory],
-        capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
-    assert done.stdout.splitlines() == ["interrupted True", "usable True"], done.stderr
-    assert done.returncode == 0
-    assert done.stderr == ""
-
-
-def test_ctrl_c_is_heard_at_the_end_of_forward(tiny_directory):
-    done = subprocess.run(
-        [sys.executable, "-c", CTRL_C_IN_FORWARD, tiny_directory],
-        capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
-    assert done.stdout.splitlines() == ["interrupted", "(1, 131)"], done.stderr

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from switch_runtime import native
+
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAMS = sorted(path.stem for path in (ROOT / "tests" / "native").glob("test_*.cc"))
 # What uses threads, and what it shares with them.
-THREADED = [name for name in PROGRAMS if name.startswith(("test_kernels_", "test_search"))]
+THREADED = [name for name in PROGRAMS if name.startswith(("test_kernels_", "test_generate"))]
 THREADED += ["test_cache"]
 CASES = [("asan", name) for name in PROGRAMS] + [("tsan", name) for name in THREADED]
 # Not detect_stack_use_after_return: GCC 12 aligns its copies of the stack to less than 64 bytes
@@ -29,11 +31,18 @@ SETTINGS = {
 GATED = ("avx2", "avx512", "avx512_vnni")
 
 
-def run(command: list, seconds: int = 300) -> subprocess.CompletedProcess:
+def run(command: list, seconds: int = 300, **settings: str) -> subprocess.CompletedProcess:
     return subprocess.run(
-        list(map(str, command)), cwd=ROOT, env=os.environ | SETTINGS, capture_output=True,
-        text=True, timeout=seconds, check=False,
+        list(map(str, command)), cwd=ROOT, env=os.environ | SETTINGS | settings,
+        capture_output=True, text=True, timeout=seconds, check=False,
     )
+
+
+def run_program(command: list, **settings: str) -> subprocess.CompletedProcess:
+    result = run(command, **settings)
+    if "unexpected memory mapping" in result.stderr:  # a kernel that spreads addresses too widely
+        result = run(["setarch", platform.machine(), "-R", *command], **settings)
+    return result
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +53,7 @@ def built():
     def build(preset: str) -> Path:
         if preset not in folders:
             programs = [name for kind, name in CASES if kind == preset]
+            programs += ["concurrent", "switch_moe_ort"] if preset == "tsan" else []
             tree = ROOT / "build" / preset
             for command in (
                 ["cmake", "--preset", preset, f"-DPython_EXECUTABLE={sys.executable}"],
@@ -59,11 +69,21 @@ def built():
 
 @pytest.mark.parametrize(("preset", "program"), CASES)
 def test_native_program_is_clean(built, preset, program):
-    path = built(preset) / program
-    result = run([path])
-    if "unexpected memory mapping" in result.stderr:  # a kernel that spreads addresses too widely
-        result = run(["setarch", platform.machine(), "-R", path])
+    result = run_program([built(preset) / program])
     assert (result.returncode, result.stderr) == (0, ""), result.stdout + result.stderr
+
+
+def test_threads_that_share_a_real_model_are_clean(built, tiny_directory):
+    """Core and kernels are instrumented; what is suppressed are the engine's own frames."""
+    program = built("tsan") / "concurrent"
+    plugin = ROOT / "build" / "tsan" / "plugins" / "libswitch_moe_ort.so"
+    suppressions = ROOT / "tests" / "native" / "onnxruntime.supp"
+    result = run_program(
+        [program, tiny_directory, native.onnxruntime_library(), plugin, 16, 100],
+        TSAN_OPTIONS=f"{SETTINGS['TSAN_OPTIONS']}:suppressions={suppressions}",
+    )
+    expected = (0, "100 requests are the same\n", "")
+    assert (result.returncode, result.stdout, result.stderr) == expected
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="one instruction set only")

@@ -203,7 +203,7 @@ def test_a_router_bias_is_expected_and_only_then(small):
 ])
 def test_the_layouts_of_xxl_and_c_are_explained(small, name):
     state = read_state(small) | {name: torch.randn(8, 16)}
-    assert "config.json describes another model" in refusal(write_state(small, state))
+    assert "config.json does not describe its tensors" in refusal(write_state(small, state))
 
 
 @pytest.mark.parametrize(("values", "count"), [

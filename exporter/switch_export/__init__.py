@@ -2,9 +2,13 @@
 
     import switch_export
     switch_export.export("switch-base-8", "out")
+    switch_export.inspect("out").problems
 """
 
 from switch_export.errors import ExportError, UnsupportedCheckpoint, VerificationFailed
 from switch_export.export import export
+from switch_export.inspection import Inspection, inspect
 
-__all__ = ["ExportError", "UnsupportedCheckpoint", "VerificationFailed", "export"]
+__all__ = [
+    "ExportError", "Inspection", "UnsupportedCheckpoint", "VerificationFailed", "export", "inspect",
+]

@@ -13,6 +13,8 @@ KNOWN_NAMES = (
 )
 #: `dense_act_fn` -> the exporter has it in PyTorch and as ONNX operators.
 ACTIVATIONS = ("relu", "gelu", "gelu_new", "gelu_pytorch_tanh", "silu", "swish")
+#: `dense_act_fn` of a gated MLP is this and the activation; T5 means the tanh by `gated-gelu`.
+GATED = "gated-"
 ROUTER_DTYPES = ("float32", "float16", "bfloat16")
 ALIASES = {
     "hidden_size": "d_model", "num_attention_heads": "num_heads", "num_hidden_layers": "num_layers",
@@ -35,6 +37,7 @@ class SwitchConfig:
         router_dtype: `float32`, `float16` or `bfloat16`.
         tie_word_embeddings: also decides whether the logits are scaled by d_model ** -0.5.
         eos_ids: the ids that end a sequence; may be empty.
+        is_gated: the MLPs have two input matrices: act(wi_0 x) * (wi_1 x).
     """
 
     vocab_size: int
@@ -58,6 +61,7 @@ class SwitchConfig:
     pad_id: int
     eos_ids: tuple[int, ...]
     decoder_start_id: int
+    is_gated: bool = False
 
     @classmethod
     def from_dict(cls, config: dict[str, Any], name: str = "the checkpoint") -> "SwitchConfig":
@@ -124,11 +128,10 @@ class _Fields:
             "sparse_decoder_layers": self._sparse("decoder", decoder_layers),
             "router_bias": self._boolean("router_bias", False),
             "router_dtype": self._choice("router_dtype", "float32", ROUTER_DTYPES),
-            "activation": self._activation(),
             "layer_norm_epsilon": self._epsilon(),
             "tie_word_embeddings": self._boolean("tie_word_embeddings", True),
         }
-        return found | self._tokens(found["vocab_size"])
+        return found | self._activation() | self._tokens(found["vocab_size"])
 
     def _check_model(self) -> None:
         found = self._config.get("model_type")
@@ -165,15 +168,20 @@ class _Fields:
             return default
         return value
 
-    def _activation(self) -> str:
+    def _activation(self) -> dict[str, Any]:
+        """transformers' own classes refuse gated names; released files have them nevertheless."""
         value = self._config.get("dense_act_fn", "relu")
-        if isinstance(value, str) and value.startswith("gated"):
+        is_gated = isinstance(value, str) and value.startswith(GATED)
+        activation = value.removeprefix(GATED) if is_gated else value
+        if activation not in ACTIVATIONS:
             self.reasons.append(
-                f"dense_act_fn is {value!r}: a gated MLP has two input matrices (wi_0, wi_1), and "
-                "neither transformers nor switch-export has it for this model"
+                f"dense_act_fn is {value!r}, expected one of {', '.join(ACTIVATIONS)}, "
+                f"or one of them after {GATED!r}"
             )
-            return "relu"
-        return self._choice("dense_act_fn", "relu", ACTIVATIONS)
+            return {"activation": "relu", "is_gated": False}
+        if value == "gated-gelu":
+            activation = "gelu_new"
+        return {"activation": activation, "is_gated": is_gated}
 
     def _epsilon(self) -> float:
         value = self._config.get("layer_norm_epsilon", 1e-6)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from switch_export import checkpoint as checkpoints
 from switch_export.directory import check_output, staged, write_description
-from switch_export.errors import ExportError, UnsupportedCheckpoint
+from switch_export.errors import ExportError
+from switch_export.generation import defaults_for
 from switch_export.quantize import PRECISIONS, Precision, find_precision
 
 if TYPE_CHECKING:
@@ -35,8 +36,12 @@ class Options:
         block: inputs that share a scale, 0 for one scale per output; None: what suits `precision`.
         capacity: `hf` drops to zero past the configured capacity, `none` never drops,
             `legacy` passes gate * x (transformers <= 4.51).
-        task: `seq2seq`, `encoder` (hidden states of the encoder) or `hidden` (of the decoder).
+        task: `seq2seq`, `encoder` (hidden states of the encoder) or `hidden` (of the decoder);
+            None: what the checkpoint is.
         revision: of a hub model.
+        adapter: directory of a PEFT LoRA adapter that is merged into the model.
+        repair: take what config.json has wrong from the tensors; implied by the two released
+            names that need it.
         verify: run both graphs against PyTorch before the directory appears.
         force: replace an existing output.
     """
@@ -45,17 +50,21 @@ class Options:
     precision: str = "fp32"
     block: int | None = None
     capacity: str = "hf"
-    task: str = "seq2seq"
+    task: str | None = None
     revision: str | None = None
+    adapter: str | None = None
+    repair: bool = False
     verify: bool = True
     force: bool = False
 
     def __post_init__(self):
         choices = {
-            "target": TARGETS, "precision": PRECISIONS, "capacity": CAPACITIES, "task": TASKS
+            "target": TARGETS, "precision": PRECISIONS, "capacity": CAPACITIES,
+            "task": (None, *TASKS),
         }
         wrong = [
-            f"  - {name} is {getattr(self, name)!r}, expected one of {', '.join(known)}"
+            f"  - {name} is {getattr(self, name)!r}, expected one of "
+            f"{', '.join(filter(None, known))}"
             for name, known in choices.items() if getattr(self, name) not in known
         ]
         if wrong:
@@ -71,6 +80,8 @@ class Summary:
         graphs: name and number of nodes of each graph.
         files: name -> bytes.
         verification: the graphs against PyTorch; None if not verified.
+        adapter: what was merged into the model, as the user named it.
+        repairs: what was taken from the tensors, as config.json has it wrong.
     """
 
     path: Path
@@ -79,6 +90,8 @@ class Summary:
     files: dict[str, int] = field(default_factory=dict)
     verification: "Verification | None" = None
     seconds: float = 0.0
+    adapter: str | None = None
+    repairs: list[str] = field(default_factory=list)
 
 
 def export(
@@ -87,7 +100,8 @@ def export(
     """Export a Switch Transformers checkpoint to a model directory.
 
     Args:
-        model: a known name (`switch-base-8`), a hub id or a directory.
+        model: a known name (`switch-base-8`), a hub id or a directory; a directory that holds only
+            a PEFT adapter stands for its model with the adapter.
         output: the directory to make; the default is the model's last name + `-onnx`, here.
         progress: called with a stage, and work done and to do in units of that stage.
         choices: the attributes of `Options`.
@@ -101,13 +115,16 @@ def export(
     report = progress or (lambda stage, done, total: None)
     output = Path(output) if output else Path(f"{Path(str(model)).resolve().name}-onnx")
     check_output(output, options.force)
-    path = checkpoints.resolve(str(model), options.revision)
-    checkpoint = checkpoints.open_checkpoint(path, str(model), options.revision)
-    if options.task != "encoder" and checkpoint.config.num_decoder_layers == 0:
-        raise UnsupportedCheckpoint(f"{model} has no decoder layers; export it with --task encoder")
+    adapter = None if options.adapter is None else str(options.adapter)
+    checkpoint = checkpoints.find_checkpoint(
+        str(model), options.revision, adapter, repair=options.repair
+    )
+    options = replace(options, task=checkpoints.choose_task(checkpoint, options.task))
     with staged(output, options.force) as directory:
         summary = _write(checkpoint, options, directory, report)
     summary.path = output
+    summary.adapter = checkpoint.adapter and checkpoint.adapter.name
+    summary.repairs = list(checkpoint.repairs)
     summary.seconds = time.perf_counter() - started
     return summary
 
@@ -122,10 +139,15 @@ def _write(checkpoint, options: Options, directory: Path, report: Progress) -> S
     from switch_export.weights import open_weights
 
     config = checkpoint.config
+    generation = defaults_for(checkpoint, options.task)
     table = open_weights(checkpoint, options.task)
     capacity = Capacity(options.capacity, config.expert_capacity)
     precision = find_precision(options.precision, options.block)
-    plans = plan_graphs(config, capacity, options.task, table.embeddings, precision)
+
+    def planned(other: Precision) -> list:
+        return plan_graphs(config, capacity, options.task, table.embeddings, other)
+
+    plans = planned(precision)
     wanted = [stored for plan in plans for stored in plan.names.values()]
     weights = WeightFile(directory / "weights.bin", table.weights, wanted, precision)
     summary = Summary(directory)
@@ -140,9 +162,6 @@ def _write(checkpoint, options: Options, directory: Path, report: Progress) -> S
     used = {name for stored in wanted for name in stored.weights}
     summary.parameters = sum(prod(table.weights[name].shape) for name in used)
     if options.verify:
-        def planned(other: Precision) -> list:
-            return plan_graphs(config, capacity, options.task, table.embeddings, other)
-
         loss = None if precision == Precision() else (plans, planned(Precision()))
         summary.verification = verify(
             directory, planned(replace(precision, rounds_tokens=False)), loss, table.weights,
@@ -150,18 +169,18 @@ def _write(checkpoint, options: Options, directory: Path, report: Progress) -> S
         )
     description = _describe(checkpoint, options, summary)
     description["graphs"] = {plan.name: describe_graph(plan) for plan in plans}
-    description["tokenizer"] = tokenizer
+    description |= {"tokenizer": tokenizer, "generation": generation}
     write_description(directory, description)
     summary.files = {file.name: file.stat().st_size for file in sorted(directory.iterdir())}
     return summary
 
 
 def _describe(checkpoint, options: Options, summary: Summary) -> dict:
-    """switch.json but for its graphs, tokenizer and files."""
+    """switch.json but for its graphs, tokenizer, generation and files."""
     config = checkpoint.config
     sizes = (
         "vocab_size", "d_model", "d_kv", "d_ff", "num_heads", "num_layers", "num_decoder_layers",
-        "num_experts", "sparse_encoder_layers", "sparse_decoder_layers", "activation",
+        "num_experts", "sparse_encoder_layers", "sparse_decoder_layers", "activation", "is_gated",
     )
     verification = summary.verification and asdict(summary.verification)
     return {
@@ -171,7 +190,11 @@ def _describe(checkpoint, options: Options, summary: Summary) -> dict:
             "torch": version("torch"),
             "onnx": version("onnx"),
         },
-        "source": {"model": checkpoint.name, "revision": checkpoint.revision},
+        "source": {
+            "model": checkpoint.name, "revision": checkpoint.revision,
+            "adapter": checkpoint.adapter and checkpoint.adapter.name,
+            "repairs": list(checkpoint.repairs),
+        },
         "target": options.target,
         "task": options.task,
         "precision": options.precision,
@@ -184,6 +207,5 @@ def _describe(checkpoint, options: Options, summary: Summary) -> dict:
             "eos": list(config.eos_ids),
             "decoder_start": config.decoder_start_id,
         },
-        "generation": checkpoint.generation,
         "verification": verification,
     }

@@ -93,7 +93,7 @@ def save_graph(
 
 def _form(plan: GraphPlan, target: str) -> Form:
     config = plan.config
-    kind = body_kind(target, config.activation, plan.precision, plan.name == "decoder")
+    kind = body_kind(target, config, plan.precision, plan.name == "decoder")
     return Form(plan.precision, config.num_heads, config.d_kv, config.max_distance, kind)
 
 

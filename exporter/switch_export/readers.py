@@ -13,7 +13,9 @@ from switch_export.errors import UnsupportedCheckpoint, listing
 if TYPE_CHECKING:
     from torch import Tensor
 
-_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+#: The types of a weight; every value of them is a float32, or is refused.
+FLOATS = tuple(DTYPES.values())
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def open_tensors(path: Path, name: str) -> dict[str, LazyTensor]:
     if chosen.name.endswith(".index.json"):
         tensors = _sharded(chosen, problems)
     else:
-        tensors = _open_file(chosen, problems)
+        tensors = open_file(chosen, problems)
     if problems:
         raise UnsupportedCheckpoint(listing(f"{name} cannot be exported:", problems))
     return tensors
@@ -71,7 +73,7 @@ def _sharded(index: Path, problems: list[str]) -> dict[str, LazyTensor]:
         elif not path.is_file():
             problems.append(f"{shard} is missing, {index.name} names it")
         else:
-            for name, tensor in _open_file(path, problems).items():
+            for name, tensor in open_file(path, problems).items():
                 if weight_map.get(name) != shard:
                     problems.append(f"{shard} holds {name}, not placed there by {index.name}")
                 tensors[name] = tensor
@@ -96,7 +98,8 @@ def _weight_map(index: Path, problems: list[str]) -> dict[str, str]:
     return found
 
 
-def _open_file(path: Path, problems: list[str]) -> dict[str, LazyTensor]:
+def open_file(path: Path, problems: list[str]) -> dict[str, LazyTensor]:
+    """List the tensors of one file; what is wrong with it goes to `problems`."""
     read = _safetensors if path.suffix == ".safetensors" else _bin
     try:
         tensors = read(path, problems)
@@ -120,7 +123,7 @@ def _safetensors(path: Path, _problems: list[str]) -> dict[str, LazyTensor]:
     tensors = {}
     for name in file.keys():  # noqa: SIM118 - not a dict
         piece = file.get_slice(name)
-        dtype = _DTYPES.get(piece.get_dtype(), piece.get_dtype())
+        dtype = DTYPES.get(piece.get_dtype(), piece.get_dtype())
         tensors[name] = LazyTensor(
             name, tuple(piece.get_shape()), dtype, path.name, _bind(file.get_tensor, name)
         )

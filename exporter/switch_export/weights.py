@@ -1,13 +1,14 @@
 """The name table: every tensor of a checkpoint used exactly once, or the whole list of why not."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from switch_export.checkpoint import MISDESCRIPTION, Checkpoint
+from switch_export.checkpoint import Checkpoint
 from switch_export.config import SwitchConfig
 from switch_export.errors import UnsupportedCheckpoint, listing
-from switch_export.readers import LazyTensor, open_tensors
+from switch_export.readers import FLOATS, LazyTensor
+from switch_export.repair import check_described, with_our_names
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,7 +24,8 @@ ROLES = {
 }
 #: What a checkpoint of the whole model holds beyond the task.
 NOT_NEEDED = {"seq2seq": (), "hidden": (HEAD,), "encoder": ("decoder.", HEAD)}
-FLOATS = ("float64", "float32", "float16", "bfloat16")
+
+Equal = Callable[[LazyTensor, LazyTensor], bool]
 
 
 @dataclass(frozen=True)
@@ -89,12 +91,27 @@ def open_weights(checkpoint: Checkpoint, task: str) -> WeightTable:
     """Match the tensors of a checkpoint with the weights that `task` needs.
 
     Raises:
+        UnsupportedCheckpoint: with every missing, unused, misshapen or unreadable tensor, or with
+            every contradiction between tensors and configuration where they can be repaired.
+    """
+    tensors = checkpoint.tensors
+    check_described(checkpoint.config, tensors, checkpoint.name)
+    return match_weights(checkpoint, tensors, task, _have_equal_values)
+
+
+def match_weights(
+    checkpoint: Checkpoint, tensors: dict[str, LazyTensor], task: str, equal: Equal
+) -> WeightTable:
+    """Match given tensors with the weights that `task` needs, as the configuration has them.
+
+    Args:
+        equal: whether two embeddings have the same values, so that one is stored.
+
+    Raises:
         UnsupportedCheckpoint: with every missing, unused, misshapen or unreadable tensor.
     """
     config = checkpoint.config
-    tensors = open_tensors(checkpoint.path, checkpoint.name)
-    if any("wi_0." in name or name == "decoder.lm_head.weight" for name in tensors):
-        raise UnsupportedCheckpoint(f"{checkpoint.name} cannot be exported: {MISDESCRIPTION}.")
+    tensors = with_our_names(tensors)
     expected = dict(_expected(config, task))
     roles = _roles(tensors, config, task)
     embedding = (config.vocab_size, config.d_model)
@@ -108,7 +125,7 @@ def open_weights(checkpoint: Checkpoint, task: str) -> WeightTable:
         name: Weight(name, shape, tuple(tensors[part] for part in parts or (name,)))
         for name, (shape, parts) in expected.items()
     }
-    embeddings = _merge_equal(tensors, roles)
+    embeddings = _merge_equal(tensors, roles, equal)
     for name in embeddings.values():
         weights[name] = Weight(name, embedding, (tensors[name],))
     return WeightTable(weights, embeddings)
@@ -165,24 +182,26 @@ def _roles(
     return roles
 
 
-def _merge_equal(tensors: dict[str, LazyTensor], roles: dict[str, str]) -> dict[str, str]:
+def _merge_equal(
+    tensors: dict[str, LazyTensor], roles: dict[str, str], equal: Equal
+) -> dict[str, str]:
     """Give roles whose tensors have equal values the same name, so that one is stored."""
+    kept = [name for name in EMBEDDINGS if name in tensors]
+    return {
+        role: next(
+            other for other in kept if other == name or equal(tensors[other], tensors[name])
+        )
+        for role, name in roles.items()
+    }
+
+
+def _have_equal_values(one: LazyTensor, other: LazyTensor) -> bool:
     import torch
 
-    kept = [name for name in EMBEDDINGS if name in roles.values() or name in tensors]
-    merged = {}
-    for role, name in roles.items():
-        tensor = tensors[name].read()
-        for other in kept:
-            if other == name:
-                merged[role] = name
-                break
-            candidate = tensors[other].read()
-            alias = candidate.data_ptr() == tensor.data_ptr()
-            if alias or (candidate.dtype == tensor.dtype and torch.equal(candidate, tensor)):
-                merged[role] = other
-                break
-    return merged
+    first, second = one.read(), other.read()
+    if first.dtype != second.dtype:
+        return False
+    return first.data_ptr() == second.data_ptr() or torch.equal(first, second)
 
 
 _Entry = tuple[str, tuple[tuple[int, ...], tuple[str, ...]]]
@@ -219,7 +238,8 @@ def _stack(
 
 
 def _feed_forward(config: SwitchConfig, source: str, is_sparse: bool) -> Iterator[_Entry]:
-    shapes = {"wi": (config.d_ff, config.d_model), "wo": (config.d_model, config.d_ff)}
+    inputs = 2 * config.d_ff if config.is_gated else config.d_ff
+    shapes = {"wi": (inputs, config.d_model), "wo": (config.d_model, config.d_ff)}
     experts = range(config.num_experts)
     for part, shape in shapes.items():
         if is_sparse:

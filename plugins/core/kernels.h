@@ -9,6 +9,8 @@
 
 namespace switch_ops {
 
+enum class Activation { kRelu, kGelu, kGeluTanh, kSilu };
+
 // Inputs of a product: rows of `stride` bytes. Float weights meet plain float32 rows; quantised
 // ones meet rows that `prepare` of the same instruction set made.
 struct Inputs {
@@ -66,6 +68,8 @@ struct Kernels {
   void (*norm)(const Norm& norm);
   // Row `row` of a weight as float32.
   void (*decode_row)(const Weight& weight, int64_t row, float* out);
+  // h = act(h), times `factor` if that is not null; `count` of each.
+  void (*activate)(Activation activation, float* h, const float* factor, int64_t count);
   // Load `bytes` (a multiple of 4096) at `streams` places in turn and do nothing with them: what
   // memory can give at most. The result only keeps the loads from being optimised away.
   float (*read)(const void* data, int64_t bytes, int streams);

@@ -28,7 +28,8 @@ void linear(const Context& context, const float* x, int64_t tokens, const Weight
   if (tokens == 0) return;
   Product product;
   product.weight = weight;
-  product.x = prepare_inputs(context, weight.type, x, tokens, weight.columns, Slot::kPrepared);
+  product.x = prepare_inputs(context, weight.type, {x, tokens, weight.columns, weight.columns},
+                             Slot::kPrepared);
   product.count = tokens;
   product.y = y;
   product.y_stride = weight.rows;

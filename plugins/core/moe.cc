@@ -1,12 +1,14 @@
-// y[t] = gate[t] * (act(x[t] @ wi[e]^T) @ wo[e]^T), e = expert[t].
+// y[t] = gate[t] * (h @ wo[e]^T), e = expert[t]
+//
+//   h = act(x[t] @ wi[e]^T)      gated: act of the first half of the product, times the second half
 //
 //   expert ──► sort ──► tokens of each expert that has any
 //                            │
-//   x ──► prepare ──► @ wi[e]^T ──► act, prepare ──► @ wo[e]^T ──► * gate ──► y
+//   x ──► prepare ──► @ wi[e]^T, act ──► prepare ──► @ wo[e]^T ──► * gate ──► y
 //
 // The tokens of an expert are computed together, so that its weights are read once; the tasks of
-// a product are parts of the rows of one expert.
-#include <cmath>
+// a product are parts of the rows of one expert. A task of wi applies the activation to what it
+// computed: its threads share that too, even of a single token.
 #include <stdexcept>
 #include <utility>
 
@@ -59,24 +61,47 @@ Groups sort_by_expert(const Moe& a) {
   return groups;
 }
 
-// One product per group, the tasks of all of them in one run.
-void grouped_product(const Context& context, const Weight& stack, const Groups& groups,
-                     Product product) {
+// One product per group, the tasks of all of them in one run: compute(own, first, last) for parts
+// of `rows` outputs. One output reads stack.rows / rows rows of the stack: two in a gated MLP,
+// whose parts are half as long.
+template <typename Compute>
+void over_groups(const Context& context, const Weight& stack, const Groups& groups, int64_t rows,
+                 const Product& product, const Compute& compute) {
   const int64_t kept = groups.first[groups.count];
   const int64_t average = ceil_div(kept, groups.count);
   int64_t step = rows_per_task(stack, average);
   // Many groups are tasks enough.
   const int64_t per_group = std::max<int64_t>(1, ceil_div(4 * kMostTasks, groups.count));
-  step = std::max(step, ceil_div(ceil_div(stack.rows, per_group), kRowMultiple) * kRowMultiple);
-  const int64_t parts = ceil_div(stack.rows, step);
+  step = std::max(step, ceil_div(stack.rows, per_group));
+  step = ceil_div(ceil_div(step * rows, stack.rows), kRowMultiple) * kRowMultiple;
+  const int64_t parts = ceil_div(rows, step);
   context.parallel.each(groups.count * parts, [&](int64_t task) {
     const int64_t g = task / parts, part = task % parts;
     Product own = product;
     own.weight = stack.slice(groups.expert[g]);
     own.tokens = groups.tokens + groups.first[g];
     own.count = groups.first[g + 1] - groups.first[g];
-    context.kernels.product(own, part * step, std::min(stack.rows, (part + 1) * step));
+    compute(own, part * step, std::min(rows, (part + 1) * step));
   });
+}
+
+// The hidden values of all kept tokens, at the beginning of rows of y.
+//
+//   a row of y   [ act(h): d_ff ]
+//                [ act(h) * factor: d_ff ][ factor: d_ff ]      gated
+void hidden_product(const Context& context, const Moe& a, const Groups& groups, Product product) {
+  const int64_t d_ff = a.wo.columns;
+  product.relu = a.activation == Activation::kRelu && !a.is_gated;
+  const auto compute = [&](const Product& own, int64_t first, int64_t last) {
+    context.kernels.product(own, first, last);
+    if (own.relu) return;
+    if (a.is_gated) context.kernels.product(own, d_ff + first, d_ff + last);
+    for (int64_t i = 0; i < own.count; ++i) {
+      float* h = own.y + own.tokens[i] * own.y_stride + first;
+      context.kernels.activate(a.activation, h, a.is_gated ? h + d_ff : nullptr, last - first);
+    }
+  };
+  over_groups(context, a.wi, groups, d_ff, product, compute);
 }
 
 // Gates and dropped tokens. Dropped is a select: 0 even where the product would not be finite.
@@ -116,43 +141,24 @@ Dropped parse_dropped(const std::string& name) {
   throw std::invalid_argument("dropped is \"" + name + "\", expected zero or pass");
 }
 
-float activate(Activation activation, float x) {
-  switch (activation) {
-    case Activation::kRelu: return x < 0 ? 0 : x;
-    case Activation::kGelu: return 0.5f * x * (1.0f + std::erf(x * 0.70710678f));
-    case Activation::kGeluTanh:
-      return 0.5f * x * (1.0f + std::tanh(0.79788456f * (x + 0.044715f * x * x * x)));
-    case Activation::kSilu: return x / (1.0f + std::exp(-x));
-  }
-  return x;
-}
-
 void moe(const Context& context, const Moe& a) {
   check_experts(a);
-  const int64_t d_model = a.wi.columns, d_ff = a.wi.rows;
+  const int64_t d_model = a.wi.columns, d_ff = a.wo.columns, width = a.wi.rows;
   const Groups groups = sort_by_expert(a);
   if (groups.count > 0) {
-    float* hidden = scratch<float>(Slot::kHidden, a.tokens * d_ff);
+    float* hidden = scratch<float>(Slot::kHidden, a.tokens * width);
     Product product;
-    product.x = prepare_inputs(context, a.wi.type, a.x, a.tokens, d_model, Slot::kPrepared);
+    product.x =
+        prepare_inputs(context, a.wi.type, {a.x, a.tokens, d_model, d_model}, Slot::kPrepared);
     product.y = hidden;
-    product.y_stride = d_ff;
-    product.relu = a.activation == Activation::kRelu;
-    grouped_product(context, a.wi, groups, product);
+    product.y_stride = width;
+    hidden_product(context, a, groups, product);
 
-    const auto change = [&](int64_t t) {
-      if (a.activation == Activation::kRelu) return;
-      for (int64_t i = t * d_ff; i < (t + 1) * d_ff; ++i)
-        hidden[i] = activate(a.activation, hidden[i]);
-    };
-    const bool as_it_is = a.activation == Activation::kRelu && !is_quantised(a.wo.type);
-    product.x = as_it_is ? Inputs{hidden, d_ff * static_cast<int64_t>(sizeof(float))}
-                         : prepare_inputs(context, a.wo.type, hidden, a.tokens, d_ff,
-                                          Slot::kHiddenPrepared, change);
+    product.x =
+        prepare_inputs(context, a.wo.type, {hidden, a.tokens, d_ff, width}, Slot::kHiddenPrepared);
     product.y = a.y;
     product.y_stride = d_model;
-    product.relu = false;
-    grouped_product(context, a.wo, groups, product);
+    over_groups(context, a.wo, groups, d_model, product, context.kernels.product);
   }
   finish(context, a);
 }

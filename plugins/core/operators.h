@@ -19,14 +19,11 @@ struct Context {
   Parallel& parallel;
 };
 
-enum class Activation { kRelu, kGelu, kGeluTanh, kSilu };
 enum class Dropped { kZero, kPass };
 
 // By transformers' names; throw std::invalid_argument for others.
 Activation parse_activation(const std::string& name);
 Dropped parse_dropped(const std::string& name);
-
-float activate(Activation activation, float x);
 
 // y[t] = row ids[t] of the table, [tokens, columns].
 void embedding(const Context& context, const int64_t* ids, int64_t tokens, const Weight& table,
@@ -45,16 +42,20 @@ struct KeyValue {
 };
 void key_value(const Context& context, const KeyValue& a);
 
-// y[t] = gate[t] * (act(x[t] @ wi[e]^T) @ wo[e]^T), e = expert[t]; -1: dropped.
+// y[t] = gate[t] * (h @ wo[e]^T), e = expert[t]; -1: dropped.
+//
+//   h = act(x[t] @ wi[e]^T)                                   wi[e] [d_ff, d_model]
+//   h = act(x[t] @ wi[e][: d_ff]^T) * (x[t] @ wi[e][d_ff :]^T)   is_gated: wi[e] [2 d_ff, d_model]
 struct Moe {
   const float* x;  // [tokens, d_model]
   int64_t tokens;
   const int32_t* expert;  // [tokens]; null: all of expert 0
   const float* gate;      // [tokens]; null: all 1
-  Weight wi, wo;          // [experts, d_ff, d_model], [experts, d_model, d_ff]
+  Weight wi, wo;          // [experts, d_ff or 2 d_ff, d_model], [experts, d_model, d_ff]
   Activation activation;
   Dropped dropped;
   float* y;
+  bool is_gated = false;
 };
 void moe(const Context& context, const Moe& a);
 

@@ -44,31 +44,23 @@ void over_tokens(const Context& context, int64_t tokens, int64_t columns, const 
   });
 }
 
-// x [tokens, columns] as weights of `type` want it; `change(t)` is called before row t is read.
-template <typename Change>
-Inputs prepare_inputs(const Context& context, WeightType type, const float* x, int64_t tokens,
-                      int64_t columns, Slot slot, const Change& change) {
-  if (!is_quantised(type)) {
-    over_tokens(context, tokens, columns, [&](int64_t first, int64_t last) {
-      for (int64_t t = first; t < last; ++t) change(t);
-    });
-    return {x, columns * static_cast<int64_t>(sizeof(float))};
-  }
-  const int64_t stride = context.kernels.prepared_stride(type, columns);
-  char* rows = scratch<char>(slot, tokens * stride);
-  over_tokens(context, tokens, columns, [&](int64_t first, int64_t last) {
+// Rows of float32 that may have something else between them: `stride` floats from one to the next.
+struct Rows {
+  const float* x;
+  int64_t tokens, columns, stride;
+};
+
+// Rows as weights of `type` want them.
+inline Inputs prepare_inputs(const Context& context, WeightType type, const Rows& rows, Slot slot) {
+  if (!is_quantised(type)) return {rows.x, rows.stride * static_cast<int64_t>(sizeof(float))};
+  const int64_t stride = context.kernels.prepared_stride(type, rows.columns);
+  char* prepared = scratch<char>(slot, rows.tokens * stride);
+  over_tokens(context, rows.tokens, rows.columns, [&](int64_t first, int64_t last) {
     for (int64_t t = first; t < last; ++t) {
-      change(t);
-      context.kernels.prepare(type, x + t * columns, columns, rows + t * stride);
+      context.kernels.prepare(type, rows.x + t * rows.stride, rows.columns, prepared + t * stride);
     }
   });
-  return {rows, stride};
-}
-
-inline Inputs prepare_inputs(const Context& context, WeightType type, const float* x,
-                             int64_t tokens, int64_t columns, Slot slot) {
-  if (!is_quantised(type)) return {x, columns * static_cast<int64_t>(sizeof(float))};
-  return prepare_inputs(context, type, x, tokens, columns, slot, [](int64_t) {});
+  return {prepared, stride};
 }
 
 }  // namespace switch_ops

@@ -45,6 +45,16 @@ double activation(Activation kind, double x) {
   return x;
 }
 
+// The hidden values of a token from its product with wi; of gated ones the second half are factors.
+Values hidden_values(const Moe& a, const Values& both) {
+  Values hidden;
+  const auto d_ff = static_cast<size_t>(a.wo.columns);
+  for (size_t i = 0; i < d_ff; ++i) {
+    hidden.push_back(activation(a.activation, both[i]) * (a.is_gated ? both[d_ff + i] : 1));
+  }
+  return hidden;
+}
+
 Values row_of(const float* x, int64_t t, int64_t columns) {
   return Values(x + t * columns, x + (t + 1) * columns);
 }
@@ -157,8 +167,7 @@ Values moe(const Moe& a) {
     const int64_t expert = a.expert ? a.expert[t] : 0;
     const double gate = a.gate ? a.gate[t] : 1;
     if (expert >= 0) {
-      Values hidden = product(x, a.wi, expert);
-      for (double& h : hidden) h = activation(a.activation, h);
+      const Values hidden = hidden_values(a, product(x, a.wi, expert));
       for (double v : product(hidden, a.wo, expert)) y.push_back(gate * v);
     } else {
       for (double v : x) y.push_back(a.dropped == Dropped::kPass ? gate * v : 0);

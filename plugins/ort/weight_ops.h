@@ -73,14 +73,50 @@ class KeyValue {
   int64_t heads_;
 };
 
-// Shared by SwitchMLP and SwitchMoE: shapes of x, wi and wo that fit.
-inline void check_mlp(const char* name, const Array& x, const switch_ops::Weight& wi,
-                      const switch_ops::Weight& wo) {
-  expect(name, "the last axis of x", x.last(), wi.columns);
-  expect(name, "outputs of wo", wo.rows, wi.columns);
-  expect(name, "inputs of wo", wo.columns, wi.rows);
-  expect(name, "experts of wo", wo.count, wi.count);
-}
+// Shared by SwitchMLP and SwitchMoE: two weights, and what happens between their products.
+class Weights {
+ public:
+  // `first`: input of wi; wo follows it, then the scales of both.
+  Weights(const Info& info, size_t first)
+      : wi_(info, first, first + 2),
+        wo_(info, first + 1, first + 3),
+        activation_(switch_ops::parse_activation(info.text("activation", "relu"))),
+        gated_(info.integer("gated", 0)) {
+    if (gated_ == 0 || gated_ == 1) return;
+    throw std::invalid_argument("gated is " + std::to_string(gated_) + ", expected 0 or 1");
+  }
+
+  // Everything but expert, gate and dropped; checked.
+  switch_ops::Moe layer(const Call& call, const Array& x) const {
+    switch_ops::Moe layer{};
+    layer.x = x.as<float>();
+    layer.tokens = x.rows();
+    layer.wi = wi_.get(call);
+    layer.wo = wo_.get(call);
+    layer.activation = activation_;
+    layer.is_gated = gated_ == 1;
+    check(call.name(), x, layer);
+    layer.y = call.output_like(0, x);
+    return layer;
+  }
+
+ private:
+  static void check(const char* name, const Array& x, const switch_ops::Moe& layer) {
+    const switch_ops::Weight &wi = layer.wi, &wo = layer.wo;
+    expect(name, "the last axis of x", x.last(), wi.columns);
+    expect(name, "outputs of wo", wo.rows, wi.columns);
+    if (layer.is_gated) {
+      expect(name, "outputs of a gated wi, two for each input of wo,", wi.rows, 2 * wo.columns);
+    } else {
+      expect(name, "inputs of wo", wo.columns, wi.rows);
+    }
+    expect(name, "experts of wo", wo.count, wi.count);
+  }
+
+  WeightInput wi_, wo_;
+  switch_ops::Activation activation_;
+  int64_t gated_;
+};
 
 class Mlp {
  public:
@@ -89,22 +125,14 @@ class Mlp {
       {kFloat}, {kWeight}, {kWeight}, {kFloat, true}, {kFloat, true}};
   static constexpr Slot kOutputs[] = {{kFloat}};
 
-  explicit Mlp(const Info& info)
-      : wi_(info, 1, 3),
-        wo_(info, 2, 4),
-        activation_(switch_ops::parse_activation(info.text("activation", "relu"))) {}
+  explicit Mlp(const Info& info) : weights_(info, 1) {}
 
   void compute(Call& call) const {
-    const Array x = call.input(0);
-    const switch_ops::Weight wi = wi_.get(call), wo = wo_.get(call);
-    check_mlp(kName, x, wi, wo);
-    switch_ops::moe(call.context(), {x.as<float>(), x.rows(), nullptr, nullptr, wi, wo, activation_,
-                                     switch_ops::Dropped::kZero, call.output_like(0, x)});
+    switch_ops::moe(call.context(), weights_.layer(call, call.input(0)));
   }
 
  private:
-  WeightInput wi_, wo_;
-  switch_ops::Activation activation_;
+  Weights weights_;
 };
 
 class Moe {
@@ -115,25 +143,21 @@ class Moe {
   static constexpr Slot kOutputs[] = {{kFloat}};
 
   explicit Moe(const Info& info)
-      : wi_(info, 3, 5),
-        wo_(info, 4, 6),
-        activation_(switch_ops::parse_activation(info.text("activation", "relu"))),
-        dropped_(switch_ops::parse_dropped(info.text("dropped", "zero"))) {}
+      : weights_(info, 3), dropped_(switch_ops::parse_dropped(info.text("dropped", "zero"))) {}
 
   void compute(Call& call) const {
     const Array x = call.input(0), expert = call.input(1), gate = call.input(2);
-    const switch_ops::Weight wi = wi_.get(call), wo = wo_.get(call);
-    check_mlp(kName, x, wi, wo);
+    switch_ops::Moe layer = weights_.layer(call, x);
     expect(kName, "tokens of expert", expert.count(), x.rows());
     expect(kName, "tokens of gate", gate.count(), x.rows());
-    switch_ops::moe(call.context(),
-                    {x.as<float>(), x.rows(), expert.as<int32_t>(), gate.as<float>(), wi, wo,
-                     activation_, dropped_, call.output_like(0, x)});
+    layer.expert = expert.as<int32_t>();
+    layer.gate = gate.as<float>();
+    layer.dropped = dropped_;
+    switch_ops::moe(call.context(), layer);
   }
 
  private:
-  WeightInput wi_, wo_;
-  switch_ops::Activation activation_;
+  Weights weights_;
   switch_ops::Dropped dropped_;
 };
 

@@ -1,4 +1,5 @@
 // The C API: checks what only C can get wrong, and lets no exception out.
+#include <algorithm>
 #include <cstring>
 #include <exception>
 #include <new>
@@ -64,23 +65,50 @@ Model& checked(const switch_model* model) {
   return *model->model;
 }
 
+// Sizes of the options structs when they were first released. They only grow: a program that was
+// built then passes these, and what it does not know of has its default.
+template <typename Options>
+constexpr size_t kFirstSize = 0;
+template <>
+constexpr size_t kFirstSize<switch_load_options> = 40;
+template <>
+constexpr size_t kFirstSize<switch_generate_options> = 296;
+template <>
+constexpr size_t kFirstSize<switch_batch_options> = 40;
+
+template <typename Options>
+void check_size(size_t size, const char* name) {
+  if (size >= kFirstSize<Options> && size <= kLargestOptions) return;
+  throw Error(SWITCH_INVALID_ARGUMENT, std::string("size of ") + name + " is " +
+                                           std::to_string(size) + ", expected sizeof(" + name +
+                                           "), " + std::to_string(sizeof(Options)));
+}
+
 // An options struct of the caller's version over `defaults`. One of a later version is accepted if
 // what we do not know about is zero, that is, unused.
 template <typename Options>
 Options read_options(const Options* given, const Options& defaults, const char* name) {
   if (!given) return defaults;
-  if (given->size < sizeof(Options) || given->size > kLargestOptions) {
-    throw Error(SWITCH_INVALID_ARGUMENT, std::string("size of ") + name + " is " +
-                                             std::to_string(given->size) + ", expected sizeof(" +
-                                             name + "), " + std::to_string(sizeof(Options)));
-  }
+  check_size<Options>(given->size, name);
   const char* bytes = reinterpret_cast<const char*>(given);
   for (size_t i = sizeof(Options); i < given->size; ++i) {
     if (bytes[i] == 0) continue;
     throw Error(SWITCH_INVALID_ARGUMENT, std::string(name) + " sets options that this version (" +
                                              SWITCH_VERSION + ") does not know");
   }
-  return *given;
+  Options read = defaults;
+  std::memcpy(&read, given, std::min(given->size, sizeof(Options)));
+  return read;
+}
+
+// Run `body`, which gives the arrays of a call.
+template <typename Body>
+switch_arrays* make_arrays(const switch_model* model, Body body) {
+  return guard<switch_arrays*>(nullptr, [&] {
+    auto result = std::make_unique<switch_arrays>();
+    result->arrays = body(checked(model));
+    return result.release();
+  });
 }
 
 const Array* find(const switch_arrays* arrays, size_t index) {
@@ -99,6 +127,8 @@ const char* switch_last_error(void) { return last_error.c_str(); }
 switch_status switch_last_status(void) { return last_status; }
 
 const char* switch_version(void) { return SWITCH_VERSION; }
+
+int32_t switch_abi_version(void) { return SWITCH_ABI_VERSION; }
 
 switch_model* switch_model_load(const char* directory, const switch_load_options* options) {
   return guard<switch_model*>(nullptr, [&] {
@@ -121,27 +151,23 @@ switch_status switch_generate_options_init(const switch_model* model,
   return guard(SWITCH_INVALID_ARGUMENT, [&] {
     const auto defaults = default_options(checked(model).config);
     if (!options) throw Error(SWITCH_INVALID_ARGUMENT, "options is NULL");
-    if (size < sizeof defaults || size > kLargestOptions) {
-      throw Error(SWITCH_INVALID_ARGUMENT, "size is " + std::to_string(size) +
-                                               ", expected sizeof(switch_generate_options), " +
-                                               std::to_string(sizeof defaults));
-    }
+    check_size<switch_generate_options>(size, "switch_generate_options");
     std::memset(static_cast<void*>(options), 0, size);
-    *options = defaults;
+    std::memcpy(options, &defaults, std::min(size, sizeof defaults));
     options->size = size;
     return SWITCH_OK;
   });
 }
 
-switch_result* switch_generate(switch_model* model, const int64_t* ids, const int64_t* lengths,
-                               int64_t batch, const switch_generate_options* options) {
+switch_result* switch_generate(switch_model* model, const switch_ids* sources, int64_t batch,
+                               const switch_generate_options* options) {
   return guard<switch_result*>(nullptr, [&] {
     const Model& loaded = checked(model);
     const auto read =
         read_options(options, default_options(loaded.config), "switch_generate_options");
-    const SearchOptions search = read_search_options(loaded.config, read);
+    const SearchOptions search = read_search_options(loaded.config, read, batch);
     auto result = std::make_unique<switch_result>();
-    result->generated = generate(*loaded.backend, loaded.config, {ids, lengths, batch}, search);
+    result->generated = generate(*loaded.backend, loaded.config, {sources, batch}, search);
     return result.release();
   });
 }
@@ -174,33 +200,44 @@ int64_t switch_result_steps(const switch_result* result) {
 
 void switch_result_free(switch_result* result) { delete result; }
 
-switch_arrays* switch_encode(switch_model* model, const int64_t* ids, const int64_t* lengths,
-                             int64_t batch) {
-  return guard<switch_arrays*>(nullptr, [&] {
-    const Model& loaded = checked(model);
-    auto result = std::make_unique<switch_arrays>();
-    result->arrays = encode(*loaded.backend, loaded.config, {ids, lengths, batch});
-    return result.release();
+switch_arrays* switch_encode(switch_model* model, const switch_ids* sources, int64_t batch,
+                             int32_t pooling, const switch_batch_options* options) {
+  return make_arrays(model, [&](const Model& loaded) {
+    if (pooling < SWITCH_POOLING_NONE || pooling > SWITCH_POOLING_LAST) {
+      throw Error(SWITCH_INVALID_ARGUMENT,
+                  "pooling is " + std::to_string(pooling) + ", expected a switch_pooling");
+    }
+    const auto read = read_options(options, switch_batch_options{}, "switch_batch_options");
+    return encode(*loaded.backend, loaded.config, {sources, batch},
+                  static_cast<switch_pooling>(pooling), read_batch_options(read));
   });
 }
 
-switch_arrays* switch_forward(switch_model* model, const int64_t* source, int64_t sources,
-                              const int64_t* target, int64_t targets) {
-  return guard<switch_arrays*>(nullptr, [&] {
-    const Model& loaded = checked(model);
-    auto result = std::make_unique<switch_arrays>();
-    result->arrays = forward(*loaded.backend, loaded.config, {source, sources}, {target, targets});
-    return result.release();
+switch_arrays* switch_score(switch_model* model, const switch_ids* sources,
+                            const switch_ids* targets, int64_t batch,
+                            const switch_batch_options* options) {
+  return make_arrays(model, [&](const Model& loaded) {
+    const auto read = read_options(options, switch_batch_options{}, "switch_batch_options");
+    return score(*loaded.backend, loaded.config, {sources, batch}, {targets, batch},
+                 read_batch_options(read));
   });
 }
 
-switch_arrays* switch_route(switch_model* model, const int64_t* source, int64_t sources,
-                            const int64_t* target, int64_t targets) {
-  return guard<switch_arrays*>(nullptr, [&] {
-    const Model& loaded = checked(model);
-    auto result = std::make_unique<switch_arrays>();
-    result->arrays = route(*loaded.backend, loaded.config, {source, sources}, {target, targets});
-    return result.release();
+switch_arrays* switch_forward(switch_model* model, const switch_ids* source,
+                              const switch_ids* target) {
+  return make_arrays(model, [&](const Model& loaded) {
+    if (!source || !target) {
+      throw Error(SWITCH_INVALID_ARGUMENT, "source and target must not be NULL");
+    }
+    return forward(*loaded.backend, loaded.config, *source, *target);
+  });
+}
+
+switch_arrays* switch_route(switch_model* model, const switch_ids* source,
+                            const switch_ids* target) {
+  return make_arrays(model, [&](const Model& loaded) {
+    if (!source) throw Error(SWITCH_INVALID_ARGUMENT, "source is NULL");
+    return route(*loaded.backend, loaded.config, *source, target);
   });
 }
 

@@ -1,9 +1,10 @@
-// transformers' _beam_search (5.23). What it keeps as padded matrices of token ids is a tree here:
-// a hypothesis is the node of its last token.
+// transformers' _beam_search (5.23), with and without sampling. What it keeps as padded matrices of
+// token ids is a tree here: a hypothesis is the node of its last token.
 #include <algorithm>
+#include <cmath>
 
-#include "generate.h"
-#include "logits.h"
+#include "sampling.h"
+#include "search.h"
 
 namespace switch_runtime {
 namespace {
@@ -24,7 +25,7 @@ struct Beam {
   bool finished = false;
 };
 
-// One of the best continuations of a source in this step, best first.
+// One of the best continuations of a source in this step, best first (drawn first, if sampling).
 struct Continuation {
   int64_t parent;  // beam of this source
   int64_t token;
@@ -34,10 +35,11 @@ struct Continuation {
 };
 
 // The search over one source.
-struct Item {
+struct Hypotheses {
   std::vector<Beam> running;
   std::vector<Beam> finished;  // as many slots as beams, best first
   bool can_improve = true;
+  bool at_end = false;  // nothing can be continued
 };
 
 // Indices of the `count` best scores, the lowest index first on ties.
@@ -51,17 +53,23 @@ std::vector<size_t> best_of(const Values& values, size_t count, Score score) {
   return order;
 }
 
+int64_t candidates_per_beam(const SearchOptions& options) {
+  return std::max<int64_t>(2, 1 + static_cast<int64_t>(options.eos.size()));
+}
+
 class BeamSearch {
  public:
-  BeamSearch(Decoder& decoder, const SearchContext& context)
+  BeamSearch(Decoder& decoder, SearchContext& context)
       : decoder_(decoder),
         context_(context),
         beams_(context.options.num_beams),
         vocab_(context.config.vocab_size),
-        items_(static_cast<size_t>(decoder.rows() / beams_)),
-        top_(std::max<int64_t>(2, 1 + static_cast<int64_t>(context.config.eos.size())) * beams_),
+        kept_(candidates_per_beam(context.options) * beams_),
+        hypotheses_(static_cast<size_t>(decoder.items())),
+        top_(kept_),
+        warpers_(context.options, 1 + static_cast<int64_t>(context.options.eos.size())),
         parents_(static_cast<size_t>(decoder.rows())) {
-    for (Item& item : items_) {
+    for (Hypotheses& item : hypotheses_) {
       item.running.resize(static_cast<size_t>(beams_));
       item.finished.resize(static_cast<size_t>(beams_));
       // All beams are the same at first: only one of them may be continued.
@@ -69,60 +77,107 @@ class BeamSearch {
     }
   }
 
-  std::vector<Sequence> run() {
-    for (int64_t length = 1; !step(length); ++length) decoder_.reorder(parents_);
-    std::vector<Sequence> sequences;
-    for (const Item& item : items_) {
-      for (int64_t i = 0; i < context_.options.num_return_sequences; ++i) {
-        sequences.push_back(unwind(item.finished[i]));
-      }
-    }
-    return sequences;
+  void run() {
+    for (int64_t length = 1; decoder_.items() > 0; ++length) step(length);
   }
 
  private:
-  // Choose the token number `length` of every beam. True when the whole batch is done.
-  bool step(int64_t length) {
-    context_.check_cancelled();
+  // Choose the token number `length` of every beam.
+  void step(int64_t length) {
+    context_.options.listener.check_cancelled();
     float* logits = decoder_.step();
-    bool improvable = false, all_finished = true, all_end = true;
-    for (size_t i = 0; i < items_.size(); ++i, logits += beams_ * vocab_) {
-      Item& item = items_[i];
-      const auto continuations = best_continuations(item, logits, length);
+    score(logits);
+    for (int64_t i = 0; i < decoder_.items(); ++i) {
+      Hypotheses& item = hypotheses_[i];
+      const auto continuations = best_continuations(i, logits + i * beams_ * vocab_, length);
       update_finished(item, continuations, length);
-      update_running(item, continuations, static_cast<int64_t>(i) * beams_);
+      update_running(item, continuations, i * beams_);
       update_can_improve(item, length);
-      improvable |= item.can_improve;
-      all_finished &= is_full(item);
-      for (const auto& continuation : continuations) all_end &= continuation.ends;
+      item.at_end = true;
+      for (const auto& continuation : continuations) item.at_end &= continuation.ends;
+      if (!is_done(item)) continue;
+      // The cache of an item that leaves need not be brought into order.
+      for (int64_t row = i * beams_; row < (i + 1) * beams_; ++row) parents_[row] = row;
     }
-    const bool stop_early =
-        all_finished && context_.options.early_stopping == SWITCH_EARLY_STOPPING_TRUE;
-    return !improvable || stop_early || all_end;
+    decoder_.reorder(parents_);
+    // From the end: the last item takes the place of one that leaves.
+    for (int64_t i = decoder_.items() - 1; i >= 0; --i) {
+      if (is_done(hypotheses_[i])) leave(i);
+    }
   }
 
-  std::vector<Continuation> best_continuations(const Item& item, float* logits, int64_t length) {
-    top_.clear();
-    for (int64_t beam = 0; beam < beams_; ++beam) {
-      float* row = logits + beam * vocab_;
-      // The processors see log-probabilities: what they forbid still counts in the normaliser.
-      const LogSoftmax log_probability = log_softmax(row, vocab_);
-      context_.forbid_early_eos(row, length - 1);
-      top_.add_row(row, vocab_, log_probability, item.running[beam].score, beam * vocab_);
+  // Make the logits log-probabilities where something but the choice reads them, and process them.
+  void score(float* logits) {
+    normalisers_.clear();
+    for (int64_t row = 0; row < decoder_.rows(); ++row) {
+      normalisers_.push_back(log_softmax(logits + row * vocab_, vocab_));
     }
+    if (!context_.processes() && !context_.options.do_sample) return;
+    for (int64_t row = 0; row < decoder_.rows(); ++row) {
+      float* scores = logits + row * vocab_;
+      for (int64_t i = 0; i < vocab_; ++i) scores[i] = normalisers_[row](scores[i]);
+      normalisers_[row] = LogSoftmax{0, 0};
+    }
+    if (context_.processes()) context_.process(logits, histories());
+  }
+
+  // What every row has read and been given, prefix included.
+  std::vector<std::vector<int64_t>> histories() const {
+    std::vector<std::vector<int64_t>> ids;
+    for (int64_t i = 0; i < decoder_.items(); ++i) {
+      for (const Beam& beam : hypotheses_[i].running) {
+        ids.push_back(context_.items()[i].prefix);
+        const std::vector<int64_t> chosen = tokens_of(beam);
+        ids.back().insert(ids.back().end(), chosen.begin(), chosen.end());
+      }
+    }
+    return ids;
+  }
+
+  // The best, or drawn, candidates of an item: score and beam * vocab + token.
+  std::vector<Candidate> choose(int64_t i, float* logits, int64_t length) {
+    const Hypotheses& item = hypotheses_[i];
+    if (!context_.options.do_sample) {
+      top_.clear();
+      for (int64_t beam = 0; beam < beams_; ++beam) {
+        const int64_t first = beam * vocab_;
+        top_.add_row(logits + first, vocab_, normalisers_[i * beams_ + beam],
+                     item.running[beam].score, first);
+      }
+      return top_.best();
+    }
+    std::vector<Candidate> all;
+    for (int64_t beam = 0; beam < beams_; ++beam) {
+      for (const Candidate& left : warpers_.run(logits + beam * vocab_, vocab_)) {
+        all.push_back({left.score + item.running[beam].score, beam * vocab_ + left.index});
+      }
+    }
+    const Draw draw = {context_.items()[i].source, length - 1, 0};
+    auto drawn = draw_several(all, static_cast<size_t>(kept_), context_.options.seed, draw);
+    // Too few: impossible ones take part, as in transformers, and lose against everything.
+    while (drawn.size() < static_cast<size_t>(kept_)) drawn.push_back({-INFINITY, 0});
+    return drawn;
+  }
+
+  std::vector<Continuation> best_continuations(int64_t i, float* logits, int64_t length) {
+    const Hypotheses& item = hypotheses_[i];
     std::vector<Continuation> continuations;
-    for (const Candidate& candidate : top_.best()) {
+    for (const Candidate& candidate : choose(i, logits, length)) {
       const int64_t parent = candidate.index / vocab_, token = candidate.index % vocab_;
-      const bool ends = context_.is_eos(token) || length == context_.options.max_new_tokens;
+      const bool ends = context_.is_eos(token) || length == context_.lengths.most_new();
       const auto node = static_cast<int64_t>(nodes_.size());
       nodes_.push_back({item.running[parent].node, token});
       continuations.push_back({parent, token, node, candidate.score, ends});
+    }
+    const auto possible = [](const Continuation& c) { return c.score > -INFINITY; };
+    if (std::none_of(continuations.begin(), continuations.end(), possible)) {
+      refuse_dead_end(context_.items()[i].source, context_.lengths.prefix + length - 1);
     }
     return continuations;
   }
 
   // Continue the best that do not end.
-  void update_running(Item& item, const std::vector<Continuation>& continuations,
+  void update_running(Hypotheses& item, const std::vector<Continuation>& continuations,
                       int64_t first_row) {
     const auto score = [](const Continuation& continuation) {
       return continuation.score + (continuation.ends ? kImpossible : 0.0f);
@@ -138,7 +193,8 @@ class BeamSearch {
 
   // Keep the best finished ones of before and now. Only the first num_beams candidates may finish;
   // the others are there so that enough beams go on.
-  void update_finished(Item& item, const std::vector<Continuation>& continuations, int64_t length) {
+  void update_finished(Hypotheses& item, const std::vector<Continuation>& continuations,
+                       int64_t length) {
     const bool closed =
         is_full(item) && context_.options.early_stopping == SWITCH_EARLY_STOPPING_TRUE;
     const float penalty = context_.penalty(length);
@@ -158,11 +214,11 @@ class BeamSearch {
   }
 
   // transformers' _check_early_stop_heuristic: could a running beam still beat a finished one?
-  void update_can_improve(Item& item, int64_t length) {
+  void update_can_improve(Hypotheses& item, int64_t length) {
     const SearchOptions& options = context_.options;
     const bool assume_longest =
         options.early_stopping == SWITCH_EARLY_STOPPING_NEVER && options.length_penalty > 0;
-    const int64_t best_length = assume_longest ? options.max_new_tokens : length;
+    const int64_t best_length = assume_longest ? context_.lengths.most_new() : length;
     const float best_possible = item.running[0].score / context_.penalty(best_length);
     const float worst = item.finished.back().score;
     bool improves = false;
@@ -172,18 +228,43 @@ class BeamSearch {
     item.can_improve &= improves;
   }
 
-  static bool is_full(const Item& item) {
+  static bool is_full(const Hypotheses& item) {
     return std::all_of(item.finished.begin(), item.finished.end(),
                        [](const Beam& beam) { return beam.finished; });
+  }
+
+  // Nothing that happens later can change what is finished.
+  bool is_done(const Hypotheses& item) const {
+    const bool closed =
+        is_full(item) && context_.options.early_stopping == SWITCH_EARLY_STOPPING_TRUE;
+    return !item.can_improve || closed || item.at_end;
+  }
+
+  void leave(int64_t i) {
+    std::vector<Sequence> best;
+    for (int64_t rank = 0; rank < context_.options.num_return_sequences; ++rank) {
+      best.push_back(unwind(hypotheses_[i].finished[rank]));
+    }
+    std::swap(hypotheses_[i], hypotheses_.back());
+    hypotheses_.pop_back();
+    decoder_.drop(i);
+    parents_.resize(static_cast<size_t>(decoder_.rows()));
+    context_.finish(i, std::move(best));
+  }
+
+  std::vector<int64_t> tokens_of(const Beam& beam) const {
+    std::vector<int64_t> tokens;
+    for (int64_t node = beam.node; node != kNoNode; node = nodes_[node].parent) {
+      tokens.push_back(nodes_[node].token);
+    }
+    std::reverse(tokens.begin(), tokens.end());
+    return tokens;
   }
 
   Sequence unwind(const Beam& beam) const {
     Sequence sequence;
     sequence.score = beam.score;
-    for (int64_t node = beam.node; node != kNoNode; node = nodes_[node].parent) {
-      sequence.ids.push_back(nodes_[node].token);
-    }
-    std::reverse(sequence.ids.begin(), sequence.ids.end());
+    sequence.ids = tokens_of(beam);
     if (!sequence.ids.empty() && context_.is_eos(sequence.ids.back())) {
       sequence.eos = sequence.ids.back();
       sequence.ids.pop_back();
@@ -192,19 +273,20 @@ class BeamSearch {
   }
 
   Decoder& decoder_;
-  const SearchContext& context_;
+  SearchContext& context_;
   const int64_t beams_;
   const int64_t vocab_;
-  std::vector<Item> items_;
+  const int64_t kept_;  // candidates of an item
+  std::vector<Hypotheses> hypotheses_;
   std::vector<Node> nodes_;
+  std::vector<LogSoftmax> normalisers_;
   TopK top_;
+  Warpers warpers_;
   std::vector<int64_t> parents_;
 };
 
 }  // namespace
 
-std::vector<Sequence> beam_search(Decoder& decoder, const SearchContext& context) {
-  return BeamSearch(decoder, context).run();
-}
+void beam_search(Decoder& decoder, SearchContext& context) { BeamSearch(decoder, context).run(); }
 
 }  // namespace switch_runtime

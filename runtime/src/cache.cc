@@ -89,43 +89,66 @@ void SelfCache::copy_row(const float* from, int64_t from_stride, float* to, int6
   }
 }
 
-bool SelfCache::reserve(int64_t tokens, int64_t valid) {
-  if (tokens <= capacity_) return false;
+float* SelfCache::row(const Tensor& tensor, int64_t row) const {
+  return static_cast<float*>(tensor.data) + row * shape_.heads * capacity_ * shape_.head_size;
+}
+
+void SelfCache::rebuild(int64_t capacity, int64_t times, int64_t valid) {
   const Buffer old_memory = std::move(memory_);
   const std::vector<Tensor> old_tensors = std::move(tensors_);
-  const int64_t old_capacity = capacity_;
-  allocate(bucket(tokens, most_));
-  const int64_t row_size = shape_.heads * shape_.head_size;
+  const int64_t old_capacity = capacity_, old_rows = shape_.rows;
+  shape_.rows *= times;
+  allocate(capacity);
+  const int64_t old_size = shape_.heads * old_capacity * shape_.head_size;
   for (size_t i = 0; i < tensors_.size(); ++i) {
-    for (int64_t row = 0; row < shape_.rows; ++row) {
-      copy_row(static_cast<float*>(old_tensors[i].data) + row * row_size * old_capacity,
-               old_capacity, static_cast<float*>(tensors_[i].data) + row * row_size * capacity_,
-               capacity_, valid);
+    const float* from = static_cast<float*>(old_tensors[i].data);
+    for (int64_t r = 0; r < old_rows * times; ++r) {
+      copy_row(from + r / times * old_size, old_capacity, row(tensors_[i], r), capacity_, valid);
     }
   }
+}
+
+bool SelfCache::reserve(int64_t tokens, int64_t valid) {
+  if (tokens <= capacity_) return false;
+  rebuild(bucket(tokens, most_), 1, valid);
   return true;
 }
 
-void SelfCache::append(const std::vector<Tensor>& rows, int64_t position) {
+void SelfCache::repeat(int64_t times, int64_t valid) {
+  if (times > 1) rebuild(capacity_, times, valid);
+}
+
+void SelfCache::append(const std::vector<Tensor>& rows, int64_t position, int64_t tokens) {
   const int64_t size = shape_.head_size;
   for (size_t i = 0; i < tensors_.size(); ++i) {
     const float* from = static_cast<float*>(rows[i].data);
     float* to = static_cast<float*>(tensors_[i].data) + position * size;
     // Rows and heads are one axis here: both tensors have them outermost.
     for (int64_t line = 0; line < shape_.rows * shape_.heads; ++line) {
-      std::memcpy(to + line * capacity_ * size, from + line * size,
-                  static_cast<size_t>(size) * sizeof(float));
+      std::memcpy(to + line * capacity_ * size, from + line * tokens * size,
+                  static_cast<size_t>(tokens * size) * sizeof(float));
     }
   }
 }
 
+void SelfCache::move(int64_t from, int64_t to, int64_t count, int64_t valid) {
+  for (const Tensor& tensor : tensors_) {
+    for (int64_t r = 0; r < count; ++r) {
+      copy_row(row(tensor, from + r), capacity_, row(tensor, to + r), capacity_, valid);
+    }
+  }
+}
+
+void SelfCache::shrink(int64_t count) {
+  shape_.rows -= count;
+  for (Tensor& tensor : tensors_) tensor.shape[0] = shape_.rows;
+}
+
 void SelfCache::reorder(const std::vector<int64_t>& parents, int64_t valid) {
   const std::vector<RowCopy> copies = plan_row_copies(parents);
-  const int64_t row_size = shape_.heads * capacity_ * shape_.head_size;
   for (const Tensor& tensor : tensors_) {
-    const auto place = [&](int64_t row) {
-      return row == RowCopy::kSaved ? spare_.as<float>()
-                                    : static_cast<float*>(tensor.data) + row * row_size;
+    const auto place = [&](int64_t r) {
+      return r == RowCopy::kSaved ? spare_.as<float>() : row(tensor, r);
     };
     for (const RowCopy& copy : copies) {
       copy_row(place(copy.from), capacity_, place(copy.to), capacity_, valid);

@@ -39,16 +39,28 @@ class SelfCache {
   // Make room for `tokens`, keeping the first `valid`. True if the tensors moved.
   bool reserve(int64_t tokens, int64_t valid);
 
-  // Store new_key.i and new_value.i, [rows, heads, 1, head_size] each, at `position`.
-  void append(const std::vector<Tensor>& rows, int64_t position);
+  // Store new_key.i and new_value.i, [rows, heads, tokens, head_size] each, at `position`.
+  void append(const std::vector<Tensor>& rows, int64_t position, int64_t tokens);
+
+  // Make `times` neighbouring copies of every row, of its first `valid` tokens.
+  void repeat(int64_t times, int64_t valid);
+
+  // Give rows [to, to + count) what rows [from, from + count) hold, of their first `valid` tokens.
+  void move(int64_t from, int64_t to, int64_t count, int64_t valid);
+
+  // Forget the last `count` rows.
+  void shrink(int64_t count);
 
   // Give row r the first `valid` tokens of row parents[r]. Only rows that change are moved.
   void reorder(const std::vector<int64_t>& parents, int64_t valid);
 
  private:
   void allocate(int64_t capacity);
+  // Move everything into memory of another size; new row r is old row r / times.
+  void rebuild(int64_t capacity, int64_t times, int64_t valid);
   void copy_row(const float* from, int64_t from_stride, float* to, int64_t to_stride,
                 int64_t tokens) const;
+  float* row(const Tensor& tensor, int64_t row) const;
 
   CacheShape shape_;
   int64_t most_;

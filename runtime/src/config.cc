@@ -19,9 +19,8 @@ constexpr int64_t kNewestFormat = 1;
 constexpr int64_t kLargestSize = int64_t{1} << 24;  // of an axis: keeps every product in 64 bits
 constexpr int64_t kMostLayers = 4096;
 constexpr int64_t kMostEosTokens = 256;
-constexpr int kDeepestNesting = 32;                // the parser and the printer recurse
-constexpr int64_t kLargestJson = 64 << 20;         // bytes
-constexpr int64_t kMostNewTokens = INT64_MAX / 4;  // generate refuses far smaller ones by memory
+constexpr int kDeepestNesting = 32;         // the parser and the printer recurse
+constexpr int64_t kLargestJson = 64 << 20;  // bytes
 
 [[noreturn]] void refuse(const std::string& directory, const std::vector<std::string>& problems) {
   throw Error(SWITCH_INVALID_MODEL, list_problems(directory + " cannot be loaded", problems) +
@@ -84,50 +83,14 @@ void read_model(const JsonReader& reader, Config& config) {
 void read_tokens(const JsonReader& reader, Config& config) {
   const int64_t last = std::max<int64_t>(0, config.vocab_size - 1);
   config.pad = reader.integer("pad", 0, last);
-  config.decoder_start = reader.integer("decoder_start", 0, last);
-  config.eos = reader.integers("eos", 0, last);
-  if (static_cast<int64_t>(config.eos.size()) > kMostEosTokens) {
+  config.generation.decoder_start = reader.integer("decoder_start", 0, last);
+  std::vector<int64_t>& eos = config.generation.eos;
+  eos = reader.integers("eos", 0, last);
+  if (static_cast<int64_t>(eos.size()) > kMostEosTokens) {
     reader.report("eos", "has more than " + std::to_string(kMostEosTokens) + " tokens");
   }
-  std::sort(config.eos.begin(), config.eos.end());
-  config.eos.erase(std::unique(config.eos.begin(), config.eos.end()), config.eos.end());
-}
-
-switch_early_stopping read_early_stopping(const JsonReader& reader) {
-  const Json* value = reader.find("early_stopping");
-  if (!value) return SWITCH_EARLY_STOPPING_FALSE;
-  if (value->is_boolean()) {
-    return value->get<bool>() ? SWITCH_EARLY_STOPPING_TRUE : SWITCH_EARLY_STOPPING_FALSE;
-  }
-  if (*value == "never") return SWITCH_EARLY_STOPPING_NEVER;
-  reader.report("early_stopping",
-                "is " + JsonReader::describe(*value) + ", expected true, false or \"never\"");
-  return SWITCH_EARLY_STOPPING_FALSE;
-}
-
-GenerationDefaults read_generation(const JsonReader& reader) {
-  GenerationDefaults defaults;
-  const auto optional = [&](const char* key, int64_t low, int64_t high, int64_t otherwise) {
-    return reader.find(key) ? reader.integer(key, low, high) : otherwise;
-  };
-  defaults.num_beams = optional("num_beams", 1, INT32_MAX, 1);
-  defaults.num_return_sequences = optional("num_return_sequences", 1, INT32_MAX, 1);
-  defaults.max_new_tokens = optional("max_new_tokens", 1, kMostNewTokens, -1);
-  defaults.max_length = optional("max_length", 2, kMostNewTokens, -1);
-  // min_length counts the start token.
-  defaults.min_new_tokens = std::max(optional("min_new_tokens", 0, kMostNewTokens, 0),
-                                     optional("min_length", 0, kMostNewTokens, 1) - 1);
-  defaults.min_new_tokens = std::max<int64_t>(defaults.min_new_tokens, 0);
-  defaults.early_stopping = read_early_stopping(reader);
-  if (const Json* penalty = reader.find("length_penalty")) {
-    if (penalty->is_number() && std::isfinite(static_cast<float>(penalty->get<double>()))) {
-      defaults.length_penalty = penalty->get<double>();
-    } else {
-      reader.report("length_penalty",
-                    "is " + JsonReader::describe(*penalty) + ", expected a number");
-    }
-  }
-  return defaults;
+  std::sort(eos.begin(), eos.end());
+  eos.erase(std::unique(eos.begin(), eos.end()), eos.end());
 }
 
 std::vector<TensorSpec> read_tensors(const JsonReader& graph, const char* key,
@@ -233,7 +196,7 @@ Config build_config(const Json& document, const std::string& directory, bool loo
   }
   if (root.find("generation")) {
     if (const Json* generation = root.object("generation")) {
-      config.generation = read_generation(JsonReader(*generation, "generation", problems));
+      read_generation(JsonReader(*generation, "generation", problems), config);
     }
   }
   config.encoder = read_graph(document, "encoder", problems).value_or(GraphSpec{});

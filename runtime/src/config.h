@@ -36,18 +36,39 @@ struct GraphSpec {
   bool has_output(const std::string& name) const;
 };
 
-// The checkpoint's generation defaults; what it does not say is transformers' default.
-struct GenerationDefaults {
-  int64_t num_beams = 1;
-  int64_t num_return_sequences = 1;
+// What generation_config.json can say, transformers' names and defaults; -1 where None is allowed.
+struct GenerationOptions {
   int64_t max_new_tokens = -1;
   int64_t max_length = -1;
-  int64_t min_new_tokens = 0;
+  int64_t min_new_tokens = -1;
+  int64_t min_length = 0;
+  int64_t num_beams = 1;
+  int64_t num_return_sequences = 1;
   double length_penalty = 1.0;
   switch_early_stopping early_stopping = SWITCH_EARLY_STOPPING_FALSE;
+  bool do_sample = false;
+  double temperature = 1.0;
+  int64_t top_k = 50;
+  double top_p = 1.0;
+  double min_p = -1.0;
+  double typical_p = 1.0;
+  double repetition_penalty = 1.0;
+  int64_t no_repeat_ngram_size = 0;
+  int64_t encoder_no_repeat_ngram_size = 0;
+  std::vector<std::vector<int64_t>> bad_words;
+  int64_t forced_bos = -1;
+  std::vector<int64_t> forced_eos;
+  std::vector<int64_t> suppress;
+  std::vector<int64_t> begin_suppress;
+  std::vector<int64_t> eos;   // of the directory's `tokens`
+  int64_t decoder_start = 0;  // likewise
 };
 
 struct Config {
+  Config() = default;
+  Config(Config&&) = default;  // never copied: bad_words points into generation
+  Config& operator=(Config&&) = default;
+
   std::string directory;
   std::string document;  // switch.json, normalised
   Task task = Task::kSeq2Seq;
@@ -61,9 +82,10 @@ struct Config {
   std::vector<int64_t> sparse_encoder_layers;
   std::vector<int64_t> sparse_decoder_layers;
   int64_t pad = 0;
-  int64_t decoder_start = 0;
-  std::vector<int64_t> eos;
-  GenerationDefaults generation;
+  GenerationOptions generation;
+  std::vector<switch_ids> bad_words;  // of `generation`, as the C API lists them
+  // What `generation` says that this version cannot do: a reason for generate to refuse.
+  std::vector<std::string> unknown_generation;
   GraphSpec encoder;
   std::optional<GraphSpec> decoder;  // absent for task `encoder`
 };
@@ -74,6 +96,10 @@ Config read_config(const std::string& directory);
 
 // The same from the text of a switch.json; looks at no file.
 Config parse_config(const std::string& text, const std::string& directory);
+
+// `generation` of switch.json. What is not known goes to `unknown`, what is wrong to the reader.
+class JsonReader;
+void read_generation(const JsonReader& reader, Config& config);
 
 // What of docs/model-directory.md the listed tensors of the graphs contradict.
 std::vector<std::string> check_contract(const Config& config);

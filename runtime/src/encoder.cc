@@ -14,31 +14,7 @@ Tensor int64_tensor(const char* name, const std::vector<int64_t>& values, int64_
   return Tensor{name, Type::kInt64, {rows, width}, const_cast<int64_t*>(values.data())};
 }
 
-std::vector<int64_t> check_lengths(const TokenLists& lists) {
-  if (lists.batch <= 0) {
-    throw Error(SWITCH_INVALID_ARGUMENT,
-                "empty batch: batch is " + std::to_string(lists.batch) + ", expected 1 or more");
-  }
-  if (!lists.ids || !lists.lengths) {
-    throw Error(SWITCH_INVALID_ARGUMENT, "ids and lengths must not be NULL");
-  }
-  std::vector<std::string> problems;
-  for (int64_t i = 0; i < lists.batch; ++i) {
-    if (lists.lengths[i] > 0) continue;
-    if (problems.size() == 10) {
-      problems.push_back("and more");
-      break;
-    }
-    problems.push_back(
-        "source " + std::to_string(i) +
-        (lists.lengths[i] == 0 ? " is empty" : " has length " + std::to_string(lists.lengths[i])));
-  }
-  if (!problems.empty()) {
-    throw Error(SWITCH_INVALID_ARGUMENT,
-                list_problems("every source needs at least one token", problems));
-  }
-  return std::vector<int64_t>(lists.lengths, lists.lengths + lists.batch);
-}
+constexpr size_t kMostProblems = 10;  // listed of one call
 
 }  // namespace
 
@@ -56,25 +32,59 @@ void check_ids(const Config& config, const char* what, const int64_t* ids, int64
   }
 }
 
-Sources read_sources(const Config& config, const TokenLists& lists) {
+void check_lists(const Config& config, const char* what, const TokenLists& lists) {
+  if (lists.batch <= 0) {
+    throw Error(SWITCH_INVALID_ARGUMENT,
+                "empty batch: batch is " + std::to_string(lists.batch) + ", expected 1 or more");
+  }
+  if (!lists.rows) throw Error(SWITCH_INVALID_ARGUMENT, std::string(what) + "s must not be NULL");
+  std::vector<std::string> problems;
+  for (int64_t i = 0; i < lists.batch && problems.size() < kMostProblems; ++i) {
+    const switch_ids& row = lists.rows[i];
+    const std::string name = std::string(what) + " " + std::to_string(i);
+    if (row.count == 0) problems.push_back(name + " is empty");
+    if (row.count < 0) problems.push_back(name + " has length " + std::to_string(row.count));
+    if (row.count > 0 && !row.ids) problems.push_back(name + " has its tokens at NULL");
+  }
+  if (problems.size() == kMostProblems) problems.push_back("and perhaps more");
+  if (!problems.empty()) {
+    throw Error(
+        SWITCH_INVALID_ARGUMENT,
+        list_problems("every " + std::string(what) + " needs at least one token", problems));
+  }
+  for (int64_t i = 0; i < lists.batch; ++i) {
+    const switch_ids& row = lists.rows[i];
+    check_ids(config, (std::string(what) + " " + std::to_string(i)).c_str(), row.ids, row.count);
+  }
+}
+
+Sources make_sources(const Config& config, const TokenLists& lists,
+                     const std::vector<int64_t>& rows) {
   Sources sources;
-  sources.lengths = check_lengths(lists);
-  sources.batch = lists.batch;
+  sources.batch = static_cast<int64_t>(rows.size());
+  for (int64_t row : rows) sources.lengths.push_back(lists.rows[row].count);
   sources.width = *std::max_element(sources.lengths.begin(), sources.lengths.end());
   check_memory("the encoder", encoder_demand(config, sources.batch, sources.width),
                "Shorten the sources or pass fewer at once.");
   const size_t size = count_of({sources.batch, sources.width});
   sources.ids.assign(size, config.pad);
   sources.mask.assign(size, 0);
-  const int64_t* from = lists.ids;
   for (int64_t i = 0; i < sources.batch; ++i) {
-    const int64_t length = sources.lengths[i];
-    check_ids(config, ("source " + std::to_string(i)).c_str(), from, length);
-    std::copy_n(from, length, sources.ids.begin() + i * sources.width);
-    std::fill_n(sources.mask.begin() + i * sources.width, length, 1);
-    from += length;
+    const switch_ids& row = lists.rows[rows[i]];
+    std::copy_n(row.ids, row.count, sources.ids.begin() + i * sources.width);
+    std::fill_n(sources.mask.begin() + i * sources.width, row.count, 1);
   }
   return sources;
+}
+
+void Sources::drop(int64_t row) {
+  const int64_t last = --batch;
+  lengths[row] = lengths[last];
+  lengths.pop_back();
+  for (std::vector<int64_t>* values : {&ids, &mask}) {
+    if (row != last)
+      std::copy_n(values->begin() + last * width, width, values->begin() + row * width);
+  }
 }
 
 std::vector<Array> make_cross(const Config& config, const Sources& sources) {

@@ -11,10 +11,9 @@
 
 namespace switch_runtime {
 
-// Token ids of several sources, one after another, as the C API gets them.
+// Token ids of several sources, as the C API gets them.
 struct TokenLists {
-  const int64_t* ids;
-  const int64_t* lengths;
+  const switch_ids* rows;
   int64_t batch;
 };
 
@@ -28,14 +27,21 @@ struct Sources {
 
   Tensor ids_tensor() const;
   Tensor mask_tensor() const;
+  // Remove a row: the last one takes its place.
+  void drop(int64_t row);
 };
 
 // Throws Error SWITCH_INVALID_ARGUMENT with the place and value of a wrong id.
 void check_ids(const Config& config, const char* what, const int64_t* ids, int64_t count);
 
-// Checks lengths and ids; throws Error SWITCH_INVALID_ARGUMENT. Refuses with SWITCH_OUT_OF_MEMORY
-// what the encoder could not hold, before anything is allocated.
-Sources read_sources(const Config& config, const TokenLists& lists);
+// Checks lengths and ids of all rows; throws Error SWITCH_INVALID_ARGUMENT. `what` names a row:
+// "source" in "source 3 is empty".
+void check_lists(const Config& config, const char* what, const TokenLists& lists);
+
+// The given rows of checked lists, padded. Throws Error SWITCH_OUT_OF_MEMORY for what the encoder
+// could not hold, before anything is allocated.
+Sources make_sources(const Config& config, const TokenLists& lists,
+                     const std::vector<int64_t>& rows);
 
 // cross_key.i and cross_value.i of every decoder layer; none for task `encoder`.
 std::vector<Array> make_cross(const Config& config, const Sources& sources);

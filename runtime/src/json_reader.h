@@ -15,6 +15,8 @@ class JsonReader {
   JsonReader(const Json& object, std::string where, std::vector<std::string>& problems)
       : object_(object), where_(std::move(where)), problems_(problems) {}
 
+  const Json& object() const { return object_; }
+
   void report(const std::string& key, const std::string& problem) const {
     problems_.push_back(path(key) + " " + problem);
   }

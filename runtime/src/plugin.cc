@@ -2,6 +2,11 @@
 #include <dlfcn.h>
 #include <sys/stat.h>
 
+#include <cstdlib>
+#include <memory>
+#include <string>
+#include <vector>
+
 #include "error.h"
 #include "library.h"
 
@@ -16,12 +21,18 @@ bool exists(const std::string& path) {
   return stat(path.c_str(), &found) == 0;
 }
 
-// The folder of this library, with its slash.
-std::string own_folder() {
+// Where this library is, with a slash: as it was loaded, and the file itself behind any link.
+std::vector<std::string> own_folders() {
   Dl_info info{};
-  if (dladdr(reinterpret_cast<const void*>(&own_folder), &info) == 0 || !info.dli_fname) return "";
-  const std::string path = info.dli_fname;
-  return path.substr(0, path.rfind('/') + 1);
+  if (dladdr(reinterpret_cast<const void*>(&own_folders), &info) == 0 || !info.dli_fname) {
+    return {""};
+  }
+  std::vector<std::string> paths = {info.dli_fname};
+  const std::unique_ptr<char, decltype(&std::free)> real(realpath(info.dli_fname, nullptr),
+                                                         &std::free);
+  if (real) paths.push_back(real.get());
+  for (std::string& path : paths) path.resize(path.rfind('/') + 1);
+  return paths;
 }
 
 }  // namespace
@@ -37,9 +48,10 @@ std::string find_plugin_library(const std::string& wanted) {
                     ") does not exist");
   }
   // Never the model directory: a model must not bring code along.
-  const std::string own = own_folder();
-  for (const std::string& folder : {own, own + "../../switch_plugins/lib/"}) {
-    if (exists(folder + kFile)) return folder + kFile;
+  for (const std::string& own : own_folders()) {
+    for (const std::string& folder : {own, own + "../../switch_plugins/lib/"}) {
+      if (exists(folder + kFile)) return folder + kFile;
+    }
   }
   return "";
 }

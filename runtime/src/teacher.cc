@@ -10,43 +10,9 @@
 namespace switch_runtime {
 namespace {
 
-Sources read_source(const Config& config, Tokens source) {
-  return read_sources(config, {source.ids, &source.count, 1});
-}
-
-void check_target(const Config& config, Tokens target) {
-  if (target.count < 0 || (target.count > 0 && !target.ids)) {
-    throw Error(SWITCH_INVALID_ARGUMENT,
-                "target has length " + std::to_string(target.count) + " and no tokens");
-  }
-  if (target.count > 0 && config.task == Task::kEncoder) {
-    throw Error(SWITCH_INVALID_ARGUMENT,
-                config.directory +
-                    " was exported with --task encoder and has no decoder to read a target; "
-                    "export it with --task seq2seq or hidden");
-  }
-  check_memory("reading " + std::to_string(target.count) + " target tokens at once",
-               decoder_demand(config, {1, target.count, 1, 0}), "Shorten the target.");
-  check_ids(config, "target", target.ids, target.count);
-}
-
-// One call of the decoder over the start token and all but the last target token.
-void run_decoder(Backend& backend, const Config& config, const Sources& sources,
-                 const std::vector<Array>& cross, Tokens target,
-                 const std::vector<Array>& outputs) {
-  std::vector<int64_t> ids(static_cast<size_t>(target.count), config.decoder_start);
-  std::copy(target.ids, target.ids + target.count - 1, ids.begin() + 1);
-  int64_t position = 0;
-  const SelfCache cache({config.num_decoder_layers, 1, config.num_heads, config.d_kv}, 1);
-  std::vector<Tensor> inputs = {
-      {"input_ids", Type::kInt64, {1, target.count}, ids.data()},
-      {"position", Type::kInt64, {}, &position},
-      sources.mask_tensor(),
-  };
-  const std::vector<Tensor> crossed = tensors_of(cross);
-  inputs.insert(inputs.end(), cache.tensors().begin(), cache.tensors().end());
-  inputs.insert(inputs.end(), crossed.begin(), crossed.end());
-  backend.bind(GraphKind::kDecoder, inputs, tensors_of(outputs))->run();
+void check_target(const Config& config, const switch_ids& target) {
+  check_decodes(config);
+  check_lists(config, "target", {&target, 1});
 }
 
 // Drop the leading axis of one row.
@@ -77,38 +43,48 @@ void check_routes(const Config& config, const GraphSpec& graph,
   }
 }
 
-// Cut `states`, [batch, width, d_model], into one array per source.
-std::vector<Array> cut(const Array& states, const Sources& sources, int64_t d_model) {
-  std::vector<Array> result;
-  const float* from = static_cast<float*>(states.tensor.data);
-  for (int64_t length : sources.lengths) {
-    result.emplace_back("last_hidden_state", Type::kFloat32, std::vector<int64_t>{length, d_model});
-    std::memcpy(result.back().tensor.data, from, result.back().tensor.bytes());
-    from += sources.width * d_model;
-  }
-  return result;
-}
-
 }  // namespace
 
-std::vector<Array> encode(Backend& backend, const Config& config, const TokenLists& lists) {
-  if (config.task != Task::kEncoder) {
-    throw Error(SWITCH_INVALID_ARGUMENT, config.directory + " was exported with --task " +
-                                             name_of(config.task) +
-                                             ", encode needs --task encoder");
-  }
-  const Sources sources = read_sources(config, lists);
-  std::vector<Array> outputs;
-  outputs.emplace_back("last_hidden_state", Type::kFloat32,
-                       std::vector<int64_t>{sources.batch, sources.width, config.d_model});
-  run_encoder(backend, sources, outputs);
-  return cut(outputs[0], sources, config.d_model);
+void check_decodes(const Config& config) {
+  if (config.task != Task::kEncoder) return;
+  throw Error(SWITCH_INVALID_ARGUMENT,
+              config.directory +
+                  " was exported with --task encoder and has no decoder to read a target; "
+                  "export it with --task seq2seq or hidden");
 }
 
-std::vector<Array> forward(Backend& backend, const Config& config, Tokens source, Tokens target) {
+void run_forced(Backend& backend, const Config& config, const Sources& sources,
+                const std::vector<Array>& cross, const std::vector<switch_ids>& targets,
+                const std::vector<Array>& outputs) {
+  const int64_t rows = sources.batch;
+  int64_t width = 0;
+  for (const switch_ids& target : targets) width = std::max(width, target.count);
+  check_memory(
+      "reading " + std::to_string(rows) + " x " + std::to_string(width) + " target tokens at once",
+      decoder_demand(config, {rows, width, 1, sources.width}), "Shorten the target.");
+  std::vector<int64_t> ids(static_cast<size_t>(rows * width), config.pad);
+  for (int64_t row = 0; row < rows; ++row) {
+    ids[row * width] = config.generation.decoder_start;
+    std::copy_n(targets[row].ids, targets[row].count - 1, ids.begin() + row * width + 1);
+  }
+  int64_t position = 0;
+  const SelfCache cache({config.num_decoder_layers, rows, config.num_heads, config.d_kv}, 1);
+  std::vector<Tensor> inputs = {
+      {"input_ids", Type::kInt64, {rows, width}, ids.data()},
+      {"position", Type::kInt64, {}, &position},
+      sources.mask_tensor(),
+  };
+  const std::vector<Tensor> crossed = tensors_of(cross);
+  inputs.insert(inputs.end(), cache.tensors().begin(), cache.tensors().end());
+  inputs.insert(inputs.end(), crossed.begin(), crossed.end());
+  backend.bind(GraphKind::kDecoder, inputs, tensors_of(outputs))->run();
+}
+
+std::vector<Array> forward(Backend& backend, const Config& config, const switch_ids& source,
+                           const switch_ids& target) {
   check_target(config, target);
-  if (target.count == 0) throw Error(SWITCH_INVALID_ARGUMENT, "target is empty");
-  const Sources sources = read_source(config, source);
+  check_lists(config, "source", {&source, 1});
+  const Sources sources = make_sources(config, {&source, 1}, {0});
   const std::vector<Array> cross = make_cross(config, sources);
   run_encoder(backend, sources, cross);
   const bool hidden = config.task == Task::kHidden;
@@ -116,16 +92,18 @@ std::vector<Array> forward(Backend& backend, const Config& config, Tokens source
   outputs.emplace_back(
       hidden ? "last_hidden_state" : "logits", Type::kFloat32,
       std::vector<int64_t>{1, target.count, hidden ? config.d_model : config.vocab_size});
-  run_decoder(backend, config, sources, cross, target, outputs);
+  run_forced(backend, config, sources, cross, {target}, outputs);
   squeeze(outputs[0]);
   return outputs;
 }
 
-std::vector<Array> route(Backend& backend, const Config& config, Tokens source, Tokens target) {
-  check_target(config, target);
-  const Sources sources = read_source(config, source);
+std::vector<Array> route(Backend& backend, const Config& config, const switch_ids& source,
+                         const switch_ids* target) {
+  const bool decodes = target != nullptr;
+  if (decodes) check_target(config, *target);
+  check_lists(config, "source", {&source, 1});
+  const Sources sources = make_sources(config, {&source, 1}, {0});
   check_routes(config, config.encoder, config.sparse_encoder_layers);
-  const bool decodes = target.count > 0;
   if (decodes) check_routes(config, *config.decoder, config.sparse_decoder_layers);
 
   // The first arrays are cross-attention's; without a target they are not asked for.
@@ -141,8 +119,8 @@ std::vector<Array> route(Backend& backend, const Config& config, Tokens source, 
   move_routes(result, "encoder", config.sparse_encoder_layers, std::move(routes));
   if (decodes && !config.sparse_decoder_layers.empty()) {
     std::vector<Array> decoded;
-    add_routes(decoded, config.sparse_decoder_layers, 1, target.count);
-    run_decoder(backend, config, sources, encoded, target, decoded);
+    add_routes(decoded, config.sparse_decoder_layers, 1, target->count);
+    run_forced(backend, config, sources, encoded, {*target}, decoded);
     move_routes(result, "decoder", config.sparse_decoder_layers, std::move(decoded));
   }
   return result;

@@ -123,6 +123,17 @@ std::vector<float> hashed_logits(int64_t source, const History& history, int64_t
   return logits;
 }
 
+Script hashed(int64_t vocab) {
+  return
+      [=](int64_t source, const History& history) { return hashed_logits(source, history, vocab); };
+}
+
+Config large_vocabulary() {
+  Sizes sizes;
+  sizes.vocab = 40;
+  return make_config(sizes);
+}
+
 std::unique_ptr<BoundGraph> ScriptedBackend::bind(GraphKind graph,
                                                   const std::vector<Tensor>& inputs,
                                                   const std::vector<Tensor>& outputs) {
@@ -135,13 +146,16 @@ std::unique_ptr<BoundGraph> ScriptedBackend::bind(GraphKind graph,
 // Every number of a source's cross keys is its first token.
 void ScriptedBackend::run_encoder(const std::vector<Tensor>& inputs,
                                   const std::vector<Tensor>& outputs) {
-  ++encoder_runs;
   const Tensor& ids = find(inputs, "input_ids");
   const int64_t batch = ids.shape[0], width = ids.shape[1];
   const int64_t* first = static_cast<int64_t*>(ids.data);
-  encoder_ids.assign(first, first + batch * width);
   const int64_t* mask = integers(inputs, "attention_mask");
-  encoder_mask.assign(mask, mask + batch * width);
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    ++encoder_runs;
+    encoder_ids.assign(first, first + batch * width);
+    encoder_mask.assign(mask, mask + batch * width);
+  }
   for (const Tensor& tensor : outputs) {
     auto* data = static_cast<float*>(tensor.data);
     const int64_t size = static_cast<int64_t>(count_of(tensor.shape)) / batch;
@@ -154,49 +168,76 @@ void ScriptedBackend::run_encoder(const std::vector<Tensor>& inputs,
 void ScriptedBackend::run_decoder(const std::vector<Tensor>& inputs,
                                   const std::vector<Tensor>& outputs) {
   const Tensor& ids = find(inputs, "input_ids");
-  const int64_t rows = ids.shape[0], position = *integers(inputs, "position");
+  const int64_t rows = ids.shape[0], steps = ids.shape[1];
+  const int64_t position = *integers(inputs, "position");
   const int64_t* tokens = static_cast<int64_t*>(ids.data);
-  fed.emplace_back(tokens, tokens + rows);
-  const int64_t heads = config_.num_heads, size = config_.d_kv;
   const Tensor& cross = find(inputs, "cross_key.0");
   const int64_t beams = rows / cross.shape[0];
-  const int64_t cross_size = heads * cross.shape[2] * size;
+  const int64_t cross_size = config_.num_heads * cross.shape[2] * config_.d_kv;
   const int64_t capacity = find(inputs, "self_key.0").shape[2];
-  capacities.push_back(capacity);
-  expect(position < capacity, "position " + show(position) + " is outside the cache");
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    fed.emplace_back(tokens, tokens + rows * steps);
+    capacities.push_back(capacity);
+  }
+  expect(position <= capacity, "position " + show(position) + " is outside the cache");
+  expect_equal(rows % cross.shape[0], 0, "rows without a source");
 
-  std::vector<History> histories(static_cast<size_t>(rows));
-  const char* parts[] = {"_key.", "_value."};
   for (int64_t row = 0; row < rows; ++row) {
-    for (int64_t step = 0; step < position; ++step) {
-      const float first = floats(inputs, "self_key.0")[(row * heads * capacity + step) * size];
-      histories[row].push_back(static_cast<int64_t>(first) / 1000);
-    }
-    histories[row].push_back(tokens[row]);
-    for (int64_t i = 0; i < config_.num_decoder_layers; ++i) {
-      for (int64_t part = 0; part < 2; ++part) {
-        const std::string suffix = parts[part] + std::to_string(i);
-        const float* cached = floats(inputs, "self" + suffix);
-        float* fresh = floats(outputs, "new" + suffix);
-        for (int64_t head = 0; head < heads; ++head) {
-          const int64_t line = row * heads + head;
-          for (int64_t place = 0; place < size; ++place) {
-            for (int64_t step = 0; step < position; ++step) {
-              expect_equal(cached[(line * capacity + step) * size + place],
-                           mark(histories[row][step], i, part, head, place),
-                           "self" + suffix + " row " + show(row) + " step " + show(step));
-            }
-            fresh[line * size + place] = mark(tokens[row], i, part, head, place);
-          }
-        }
-      }
-    }
+    History history = read_history(inputs, row);
+    check_and_mark(inputs, outputs, row, history);
     const auto source =
         static_cast<int64_t>(static_cast<float*>(cross.data)[row / beams * cross_size]);
-    const auto logits = script_(source, histories[row]);
-    std::copy(logits.begin(), logits.end(), floats(outputs, "logits") + row * config_.vocab_size);
+    for (int64_t step = 0; step < steps; ++step) {
+      history.push_back(tokens[row * steps + step]);
+      const auto logits = script_(source, history);
+      std::copy(logits.begin(), logits.end(),
+                floats(outputs, "logits") + (row * steps + step) * config_.vocab_size);
+    }
   }
   if (after_step) after_step();
+}
+
+// The tokens that a row's cache was filled from.
+History ScriptedBackend::read_history(const std::vector<Tensor>& inputs, int64_t row) const {
+  const Tensor& keys = find(inputs, "self_key.0");
+  const int64_t capacity = keys.shape[2], position = *integers(inputs, "position");
+  History history;
+  for (int64_t step = 0; step < position; ++step) {
+    const float first =
+        floats(inputs, "self_key.0")[(row * config_.num_heads * capacity + step) * config_.d_kv];
+    history.push_back(static_cast<int64_t>(first) / 1000);
+  }
+  return history;
+}
+
+// Every number of a row's cache must be that of its history; the new rows get theirs.
+void ScriptedBackend::check_and_mark(const std::vector<Tensor>& inputs,
+                                     const std::vector<Tensor>& outputs, int64_t row,
+                                     const History& history) const {
+  const Tensor& ids = find(inputs, "input_ids");
+  const int64_t steps = ids.shape[1], heads = config_.num_heads, size = config_.d_kv;
+  const int64_t* tokens = static_cast<int64_t*>(ids.data) + row * steps;
+  const int64_t capacity = find(inputs, "self_key.0").shape[2];
+  const char* parts[] = {"_key.", "_value."};
+  for (int64_t index = 0; index < 2 * config_.num_decoder_layers * heads * size; ++index) {
+    const int64_t place = index % size, head = index / size % heads;
+    const int64_t part = index / size / heads % 2, layer = index / size / heads / 2;
+    const std::string suffix = parts[part] + std::to_string(layer);
+    const float* cached = floats(inputs, "self" + suffix);
+    // Not asked for where nothing follows.
+    const bool fills = outputs.size() > 1;
+    float* fresh = fills ? floats(outputs, "new" + suffix) : nullptr;
+    const int64_t line = row * heads + head;
+    for (size_t step = 0; step < history.size(); ++step) {
+      expect_equal(cached[(line * capacity + static_cast<int64_t>(step)) * size + place],
+                   mark(history[step], layer, part, head, place),
+                   "self" + suffix + " row " + show(row) + " step " + show(step));
+    }
+    for (int64_t step = 0; fills && step < steps; ++step) {
+      fresh[(line * steps + step) * size + place] = mark(tokens[step], layer, part, head, place);
+    }
+  }
 }
 
 }  // namespace switch_tests

@@ -5,12 +5,14 @@
 #define SWITCH_TESTS_SCRIPTED_H_
 
 #include <functional>
+#include <mutex>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 #include "backend.h"
 #include "config.h"
+#include "encoder.h"
 
 namespace switch_tests {
 
@@ -34,6 +36,26 @@ using Script = std::function<std::vector<float>(int64_t source, const History& h
 // Logits between -3 and 3 that any change of source or history changes.
 std::vector<float> hashed_logits(int64_t source, const History& history, int64_t vocab);
 
+Script hashed(int64_t vocab);
+
+// With 40 tokens, so that sequences are of many lengths.
+switch_runtime::Config large_vocabulary();
+
+// Sources of one or more tokens; the script knows a source by its first.
+struct Input {
+  std::vector<std::vector<int64_t>> tokens;
+  std::vector<switch_ids> rows;
+
+  explicit Input(std::vector<std::vector<int64_t>> lists) : tokens(std::move(lists)) {
+    for (const auto& list : tokens) {
+      rows.push_back({list.data(), static_cast<int64_t>(list.size())});
+    }
+  }
+  switch_runtime::TokenLists lists() const {
+    return {rows.data(), static_cast<int64_t>(rows.size())};
+  }
+};
+
 class ScriptedBackend : public switch_runtime::Backend {
  public:
   ScriptedBackend(const switch_runtime::Config& config, Script script)
@@ -49,12 +71,18 @@ class ScriptedBackend : public switch_runtime::Backend {
                    const std::vector<switch_runtime::Tensor>& outputs);
 
   std::function<void()> after_step;       // may be empty
-  std::vector<std::vector<int64_t>> fed;  // tokens of every decoder run
+  std::vector<std::vector<int64_t>> fed;  // tokens of every decoder run, [rows, steps]
   std::vector<int64_t> capacities;        // of the cache, at every decoder run
   std::vector<int64_t> encoder_ids, encoder_mask;
   int64_t encoder_runs = 0;
 
  private:
+  History read_history(const std::vector<switch_runtime::Tensor>& inputs, int64_t row) const;
+  void check_and_mark(const std::vector<switch_runtime::Tensor>& inputs,
+                      const std::vector<switch_runtime::Tensor>& outputs, int64_t row,
+                      const History& history) const;
+
+  std::mutex mutex_;  // of what is recorded: several threads may share a backend
   const switch_runtime::Config& config_;
   Script script_;
 };

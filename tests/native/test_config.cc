@@ -40,19 +40,55 @@ class Directory {
 
 void a_right_description_is_read() {
   json document = make_document();
-  document["generation"] = {{"num_beams", 4},           {"max_length", 50},
-                            {"min_length", 6},          {"do_sample", true},
-                            {"length_penalty", 2},      {"early_stopping", "never"},
-                            {"max_new_tokens", nullptr}};
+  document["generation"] = {
+      {"num_beams", 4},
+      {"max_length", 50},
+      {"min_length", 6},
+      {"do_sample", true},
+      {"length_penalty", 2},
+      {"early_stopping", "never"},
+      {"max_new_tokens", nullptr},
+      {"temperature", 0.5},
+      {"top_k", 7},
+      {"bad_words_ids", {{2}, {3, 4}}},
+      {"forced_eos_token_id", 1},
+      {"suppress_tokens", {5, 2}},
+      {"use_cache", true},
+      {"num_beam_groups", 1},
+  };
   const Config config = parse(document);
+  const GenerationOptions& generation = config.generation;
   expect_equal(config.vocab_size, 6, "vocab_size");
-  expect_equal(config.eos, std::vector<int64_t>({1}), "eos");
-  expect_equal(config.generation.num_beams, 4, "num_beams");
-  expect_equal(config.generation.max_length, 50, "max_length");
-  expect_equal(config.generation.max_new_tokens, -1, "max_new_tokens");
-  expect_equal(config.generation.min_new_tokens, 5, "min_new_tokens");
-  expect_equal(config.generation.length_penalty, 2.0, "length_penalty");
-  expect(config.generation.early_stopping == SWITCH_EARLY_STOPPING_NEVER, "early_stopping");
+  expect_equal(generation.eos, std::vector<int64_t>({1}), "eos");
+  expect_equal(generation.num_beams, 4, "num_beams");
+  expect_equal(generation.max_length, 50, "max_length");
+  expect_equal(generation.max_new_tokens, -1, "max_new_tokens");
+  expect_equal(generation.min_length, 6, "min_length");
+  expect_equal(generation.length_penalty, 2.0, "length_penalty");
+  expect(generation.early_stopping == SWITCH_EARLY_STOPPING_NEVER, "early_stopping");
+  expect(generation.do_sample, "do_sample");
+  expect_equal(generation.temperature, 0.5, "temperature");
+  expect_equal(generation.top_k, 7, "top_k");
+  expect_equal(generation.bad_words[1], std::vector<int64_t>({3, 4}), "bad_words");
+  expect_equal(generation.forced_eos, std::vector<int64_t>({1}), "forced_eos");
+  expect_equal(generation.suppress, std::vector<int64_t>({5, 2}), "suppress");
+  expect_equal(config.bad_words[1].count, 2, "bad word 1");
+  expect(config.unknown_generation.empty(), "nothing is unknown");
+}
+
+void generation_defaults_that_are_not_known_are_remembered_and_wrong_ones_refused() {
+  json document = make_document();
+  document["generation"] = {{"num_beam_groups", 2}, {"epsilon_cutoff", 0.1}, {"fancy", true}};
+  expect_equal(
+      parse(document).unknown_generation,
+      std::vector<std::string>({"epsilon_cutoff (0.1)", "fancy (true)", "num_beam_groups (2)"}),
+      "unknown");
+  document["generation"] = {{"temperature", "hot"},
+                            {"bad_words_ids", {{}, 3}},
+                            {"suppress_tokens", {99}},
+                            {"do_sample", 1}};
+  expect_refused(document, {"generation.temperature is \"hot\"", "generation.bad_words_ids holds",
+                            "generation.suppress_tokens is 99", "generation.do_sample is 1"});
 }
 
 void a_newer_format_asks_for_a_newer_runtime() {
@@ -167,6 +203,7 @@ void missing_and_truncated_files_are_all_named() {
 int main() {
   return run_tests({
       TEST(a_right_description_is_read),
+      TEST(generation_defaults_that_are_not_known_are_remembered_and_wrong_ones_refused),
       TEST(a_newer_format_asks_for_a_newer_runtime),
       TEST(every_problem_is_in_one_message),
       TEST(tensors_that_differ_from_the_contract_are_named),

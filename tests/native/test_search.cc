@@ -57,14 +57,9 @@ std::vector<int64_t> with_eos(const Sequence& sequence) {
 Generated run(ScriptedBackend& backend, const Config& config, const SearchOptions& options,
               const std::vector<int64_t>& firsts) {
   // One token per source: its own name.
-  const std::vector<int64_t> lengths(firsts.size(), 1);
-  return generate(backend, config,
-                  {firsts.data(), lengths.data(), static_cast<int64_t>(firsts.size())}, options);
-}
-
-Script hashed(int64_t vocab) {
-  return
-      [=](int64_t source, const History& history) { return hashed_logits(source, history, vocab); };
+  std::vector<switch_ids> rows;
+  for (const int64_t& first : firsts) rows.push_back({&first, 1});
+  return generate(backend, config, {rows.data(), static_cast<int64_t>(rows.size())}, options);
 }
 
 // Scripted tokens: `plan[source]`, then eos for ever.
@@ -78,23 +73,23 @@ Script spelled(const std::vector<std::vector<int64_t>>& plan, int64_t vocab) {
   };
 }
 
-void greedy_stops_each_row_at_its_eos_and_feeds_padding_after_it() {
+void greedy_stops_each_row_at_its_eos_and_drops_it() {
   const Config config = make_config();
   ScriptedBackend backend(config, spelled({{2, 3}, {4, 4, 5, 2}}, config.vocab_size));
-  SearchOptions options;
+  SearchOptions options(config.generation);
   const Generated result = run(backend, config, options, {0, 1});
   expect_equal(result.sequences[0].ids, std::vector<int64_t>({2, 3}), "row 0");
   expect_equal(result.sequences[1].ids, std::vector<int64_t>({4, 4, 5, 2}), "row 1");
   expect_equal(result.sequences[0].eos, 1, "eos of row 0");
   expect_equal(result.steps, 5, "steps");
-  const std::vector<std::vector<int64_t>> fed = {{0, 0}, {2, 4}, {3, 4}, {0, 5}, {0, 2}};
+  const std::vector<std::vector<int64_t>> fed = {{0, 0}, {2, 4}, {3, 4}, {5}, {2}};
   expect_equal(backend.fed, fed, "tokens fed");
 }
 
 void greedy_is_cut_at_the_length_limit() {
   const Config config = make_config();
   ScriptedBackend backend(config, spelled({{2, 3, 4, 5}}, config.vocab_size));
-  SearchOptions options;
+  SearchOptions options(config.generation);
   options.max_new_tokens = 3;
   const Generated result = run(backend, config, options, {0});
   expect_equal(result.sequences[0].ids, std::vector<int64_t>({2, 3, 4}), "ids");
@@ -106,7 +101,7 @@ void greedy_scores_every_token_and_the_eos() {
   const Config config = make_config();
   for (int64_t source = 0; source < config.vocab_size; ++source) {
     ScriptedBackend backend(config, hashed(config.vocab_size));
-    SearchOptions options;
+    SearchOptions options(config.generation);
     options.length_penalty = 0.5;
     options.max_new_tokens = 30;
     const Sequence sequence = run(backend, config, options, {source}).sequences[0];
@@ -119,7 +114,7 @@ void min_new_tokens_keeps_eos_away() {
   const Config config = make_config();
   for (int64_t beams : {1, 3}) {
     ScriptedBackend backend(config, spelled({{}}, config.vocab_size));
-    SearchOptions options;
+    SearchOptions options(config.generation);
     options.num_beams = beams;
     options.min_new_tokens = 4;
     const Sequence sequence = run(backend, config, options, {0}).sequences[0];
@@ -134,7 +129,7 @@ void any_of_several_eos_tokens_ends_a_sequence() {
   const Config config = parse_config(document.dump(), "dir");
   for (int64_t beams : {1, 2}) {
     ScriptedBackend backend(config, spelled({{2, 4, 2}}, config.vocab_size));
-    SearchOptions options;
+    SearchOptions options(config.generation);
     options.num_beams = beams;
     const Sequence sequence = run(backend, config, options, {0}).sequences[0];
     expect_equal(sequence.ids, std::vector<int64_t>({2}), "ids");
@@ -154,7 +149,7 @@ void wide_beam_search_finds_the_best_of_all_sequences() {
       std::stable_sort(all.begin(), all.end(),
                        [](const Scored& a, const Scored& b) { return a.score > b.score; });
       ScriptedBackend backend(config, hashed(5));
-      SearchOptions options;
+      SearchOptions options(config.generation);
       options.num_beams = 400;  // more than there are sequences
       options.num_return_sequences = 6;
       options.max_new_tokens = 4;
@@ -176,7 +171,7 @@ void beams_keep_their_own_cache_rows_over_many_steps_and_buckets() {
   const int64_t steps = kSanitized ? 40 : 150;  // past a bucket in any case
   for (int64_t beams : {2, 3, 5}) {
     ScriptedBackend backend(config, hashed(12));
-    SearchOptions options;
+    SearchOptions options(config.generation);
     options.num_beams = beams;
     options.num_return_sequences = beams;
     options.max_new_tokens = steps;
@@ -194,7 +189,7 @@ void beams_keep_their_own_cache_rows_over_many_steps_and_buckets() {
 void the_cache_grows_in_buckets_up_to_what_is_needed() {
   const Config config = make_config();
   ScriptedBackend backend(config, hashed(config.vocab_size));
-  SearchOptions options;
+  SearchOptions options(config.generation);
   options.max_new_tokens = 150;
   options.min_new_tokens = 150;
   run(backend, config, options, {2});
@@ -206,7 +201,7 @@ void the_cache_grows_in_buckets_up_to_what_is_needed() {
 void a_source_decodes_alone_as_in_a_batch() {
   const Config config = make_config();
   for (int64_t beams : {1, 3}) {
-    SearchOptions options;
+    SearchOptions options(config.generation);
     options.num_beams = beams;
     ScriptedBackend together(config, hashed(config.vocab_size));
     const auto batch = run(together, config, options, {2, 3, 5}).sequences;
@@ -223,10 +218,12 @@ void a_source_decodes_alone_as_in_a_batch() {
 void a_ragged_batch_is_padded_on_the_right_and_masked() {
   const Config config = make_config();
   ScriptedBackend backend(config, hashed(config.vocab_size));
-  const std::vector<int64_t> ids = {5, 4, 3, 2, 5, 4}, lengths = {1, 3, 2};
-  generate(backend, config, {ids.data(), lengths.data(), 3}, SearchOptions{});
-  expect_equal(backend.encoder_ids, std::vector<int64_t>({5, 0, 0, 4, 3, 2, 5, 4, 0}), "ids");
-  expect_equal(backend.encoder_mask, std::vector<int64_t>({1, 0, 0, 1, 1, 1, 1, 1, 0}), "mask");
+  const std::vector<int64_t> ids = {5, 4, 3, 2, 5, 4};
+  const switch_ids rows[] = {{&ids[0], 1}, {&ids[1], 3}, {&ids[4], 2}};
+  generate(backend, config, {rows, 3}, SearchOptions(config.generation));
+  // Longest first.
+  expect_equal(backend.encoder_ids, std::vector<int64_t>({4, 3, 2, 5, 4, 0, 5, 0, 0}), "ids");
+  expect_equal(backend.encoder_mask, std::vector<int64_t>({1, 1, 1, 1, 1, 0, 1, 0, 0}), "mask");
 }
 
 void cancelling_ends_the_call_within_one_step() {
@@ -235,10 +232,10 @@ void cancelling_ends_the_call_within_one_step() {
     volatile int32_t cancel = 0;
     ScriptedBackend backend(config, hashed(config.vocab_size));
     backend.after_step = [&] { cancel = backend.fed.size() == 3; };
-    SearchOptions options;
+    SearchOptions options(config.generation);
     options.num_beams = beams;
     options.min_new_tokens = 20;
-    options.cancel = &cancel;
+    options.listener.cancel = &cancel;
     expect_error(SWITCH_CANCELLED, {"cancelled"}, [&] { run(backend, config, options, {2}); });
     expect_equal(backend.fed.size(), 3u, "steps run");
   }
@@ -249,7 +246,7 @@ void logits_that_are_not_finite_are_an_error() {
   for (int64_t beams : {1, 2}) {
     ScriptedBackend backend(
         config, [](int64_t, const History&) { return std::vector<float>{0, 1, 2, NAN, 4, 5}; });
-    SearchOptions options;
+    SearchOptions options(config.generation);
     options.num_beams = beams;
     expect_error(SWITCH_FAILED, {"not finite"}, [&] { run(backend, config, options, {2}); });
   }
@@ -261,29 +258,29 @@ void wrong_options_are_all_reported_at_once() {
   options.num_beams = -2;
   options.max_new_tokens = 0;
   options.max_length = 1;
-  options.min_new_tokens = -1;
+  options.min_new_tokens = -2;
   options.length_penalty = NAN;
   options.early_stopping = 7;
   options.num_return_sequences = 3;
   expect_error(SWITCH_INVALID_ARGUMENT,
-               {"num_beams is -2", "max_new_tokens is 0", "max_length is 1", "min_new_tokens is -1",
+               {"num_beams is -2", "max_new_tokens is 0", "max_length is 1", "min_new_tokens is -2",
                 "length_penalty", "early_stopping is 7", "num_return_sequences is 3"},
-               [&] { read_search_options(config, options); });
+               [&] { read_search_options(config, options, 1); });
 }
 
 void what_cannot_fit_in_memory_is_refused_before_it_starts() {
   const Config config = make_config();
   ScriptedBackend backend(config, hashed(config.vocab_size));
-  SearchOptions options;
-  options.max_new_tokens = INT64_MAX / 2;
+  SearchOptions options(config.generation);
+  options.max_new_tokens = INT64_MAX / 4;
   expect_error(SWITCH_OUT_OF_MEMORY, {"too long for memory", "max_new_tokens"},
                [&] { run(backend, config, options, {2}); });
   options.max_new_tokens = 20;
   options.num_beams = INT32_MAX;
   expect_error(SWITCH_OUT_OF_MEMORY, {"beams"}, [&] { run(backend, config, options, {2}); });
-  const std::vector<int64_t> ids(1), lengths = {int64_t{1} << 40};
   expect_error(SWITCH_OUT_OF_MEMORY, {"the encoder"}, [&] {
-    generate(backend, config, {ids.data(), lengths.data(), 1}, SearchOptions{});
+    const switch_ids row = {nullptr, int64_t{1} << 40};
+    make_sources(config, {&row, 1}, {0});
   });
   expect_equal(backend.encoder_runs, 0, "encoder runs");
 }
@@ -291,18 +288,21 @@ void what_cannot_fit_in_memory_is_refused_before_it_starts() {
 void bad_sources_are_named() {
   const Config config = make_config();
   ScriptedBackend backend(config, hashed(config.vocab_size));
-  const std::vector<int64_t> ids = {2, 3, 6}, lengths = {1, 2}, holes = {1, 0}, negative = {-4, 1};
-  const auto call = [&](const int64_t* lengths_, int64_t batch) {
-    return [&backend, &config, &ids, lengths_, batch] {
-      generate(backend, config, {ids.data(), lengths_, batch}, SearchOptions{});
+  const std::vector<int64_t> ids = {2, 3, 6};
+  const switch_ids good = {&ids[0], 1}, unknown = {&ids[1], 2}, empty = {&ids[0], 0};
+  const switch_ids negative = {&ids[0], -4}, nowhere = {nullptr, 2};
+  const auto call = [&](std::vector<switch_ids> rows, int64_t batch) {
+    return [&backend, &config, rows, batch] {
+      generate(backend, config, {rows.data(), batch}, SearchOptions(config.generation));
     };
   };
-  expect_error(SWITCH_INVALID_ARGUMENT, {"empty batch"}, call(lengths.data(), 0));
-  expect_error(SWITCH_INVALID_ARGUMENT, {"empty batch", "-1"}, call(lengths.data(), -1));
-  expect_error(SWITCH_INVALID_ARGUMENT, {"source 1 is empty"}, call(holes.data(), 2));
-  expect_error(SWITCH_INVALID_ARGUMENT, {"source 0", "-4"}, call(negative.data(), 2));
+  expect_error(SWITCH_INVALID_ARGUMENT, {"empty batch"}, call({good}, 0));
+  expect_error(SWITCH_INVALID_ARGUMENT, {"empty batch", "-1"}, call({good}, -1));
+  expect_error(SWITCH_INVALID_ARGUMENT, {"source 1 is empty"}, call({good, empty}, 2));
+  expect_error(SWITCH_INVALID_ARGUMENT, {"source 0", "-4", "source 1", "NULL"},
+               call({negative, nowhere}, 2));
   expect_error(SWITCH_INVALID_ARGUMENT, {"source 1: token 1 is 6", "0 to 5"},
-               call(lengths.data(), 2));
+               call({good, unknown}, 2));
 }
 
 }  // namespace
@@ -311,7 +311,7 @@ void bad_sources_are_named() {
 
 int main() {
   return run_tests({
-      TEST(greedy_stops_each_row_at_its_eos_and_feeds_padding_after_it),
+      TEST(greedy_stops_each_row_at_its_eos_and_drops_it),
       TEST(greedy_is_cut_at_the_length_limit),
       TEST(greedy_scores_every_token_and_the_eos),
       TEST(min_new_tokens_keeps_eos_away),

@@ -1,6 +1,6 @@
 """Bodies of SwitchEmbedding, SwitchLinear, SwitchMLP and SwitchKeyValue."""
 
-from switch_export.bodies.text import ACTIVATE, Node, decode, flat, product, unflat
+from switch_export.bodies.text import Node, activate, decode, flat, product, unflat
 
 
 def embedding(node: Node) -> str:
@@ -35,7 +35,7 @@ def mlp(node: Node) -> str:
     return f"""
     {flat("x", "rows")}
     {product(precision, "rows", "wi", "wi_scale", "hidden")}
-    {ACTIVATE[node.attributes["activation"]].format(x="hidden", y="active")}
+    {activate(node.attributes)}
     {product(precision, "active", "wo", "wo_scale", "answer")}
     {unflat("answer", "x", "y")}
     """

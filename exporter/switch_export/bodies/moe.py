@@ -8,10 +8,12 @@
     loop     any number, where an expert has to be decoded: one expert after another
 """
 
-from switch_export.bodies.text import ACTIVATE, Node, flat, product, unflat
+from switch_export.bodies.text import Node, activate, flat, product, unflat
+from switch_export.config import SwitchConfig
 from switch_export.quantize import Precision
 
-#: Activations that com.microsoft.MoE computes as transformers does.
+#: Activations that com.microsoft.MoE computes as transformers does. Its gated ones are
+#: others: SwiGLU with halves interleaved, or a third stack of weights.
 _CONTRIB_ACTIVATIONS = {"relu": "relu"}
 
 # Few tokens: gather each token's expert and multiply.
@@ -167,7 +169,7 @@ _DROPPED = {
 }
 
 
-def body_kind(target: str, activation: str, precision: Precision, few_tokens: bool) -> str:
+def body_kind(target: str, config: SwitchConfig, precision: Precision, few_tokens: bool) -> str:
     """Choose a body.
 
     Args:
@@ -176,7 +178,7 @@ def body_kind(target: str, activation: str, precision: Precision, few_tokens: bo
     """
     if precision.name != "fp32":
         return "loop"
-    if target == "cpu" and activation in _CONTRIB_ACTIVATIONS:
+    if target == "cpu" and config.activation in _CONTRIB_ACTIVATIONS and not config.is_gated:
         return "cpu"
     return "either" if few_tokens else "slots"
 
@@ -197,10 +199,9 @@ def experts(node: Node) -> str:
 
 
 def _fill(text: str, node: Node, result: str) -> str:
-    activation = node.attributes["activation"]
     return text.format(
-        activate=ACTIVATE[activation].format(x="hidden", y="active"), result=result,
-        contrib_activation=_CONTRIB_ACTIVATIONS.get(activation),
+        activate=activate(node.attributes, axis=1), result=result,  # [T, F, 1], [E, F, slots]
+        contrib_activation=_CONTRIB_ACTIVATIONS.get(node.attributes["activation"]),
     )
 
 
@@ -215,6 +216,6 @@ def _loop(node: Node) -> str:
     return _LOOP.format(
         scales=_LOOP_SCALES if precision.is_quantised else "",
         first=product(precision, "tokens", "wi_one", "wi_scale_one", "hidden"),
-        activate=ACTIVATE[node.attributes["activation"]].format(x="hidden", y="active"),
+        activate=activate(node.attributes),
         second=product(precision, "active", "wo_one", "wo_scale_one", "answer"),
     )

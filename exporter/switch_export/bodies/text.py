@@ -23,6 +23,13 @@ ACTIVATE = {
     "swish": "{y}_gate = Sigmoid({x})\n{y} = Mul({x}, {y}_gate)",
 }
 
+# The first half of the hidden values is activated, and the second multiplies it.
+_GATED = """
+    {x}_first, {x}_second = Split <axis = {axis}, num_outputs = 2> ({x})
+    {activate}
+    {y} = Mul({y}_first, {x}_second)
+"""
+
 # A function gets those of these that its text mentions.
 _CONSTANTS = {
     "zero": "Constant <value_ints = [0]> ()",
@@ -93,6 +100,19 @@ def parse(node: Node, body: str) -> onnx.FunctionProto:
         f"{node.operator} {attributes} ({', '.join(node.input_names())}) => ({outputs})\n"
         f"{{\n{lines}\n}}"
     )
+
+
+def activate(attributes: dict, axis: int = -1) -> str:
+    """active = what `hidden` becomes before its product with wo, as the node's attributes say.
+
+    Args:
+        axis: of the hidden values, F of them or, where they are gated, 2 F.
+    """
+    text = ACTIVATE[attributes["activation"]]
+    if not attributes.get("gated", 0):
+        return text.format(x="hidden", y="active")
+    first = text.format(x="hidden_first", y="active_first")
+    return _GATED.format(x="hidden", y="active", axis=axis, activate=first)
 
 
 def flat(x: str, y: str) -> str:

@@ -21,7 +21,7 @@ class FeedForward(nn.Module):
             self.experts = Experts(config, capacity, precision)
         else:
             self.norm = Norm(config.d_model, config.layer_norm_epsilon)
-            self.dense = DenseMlp(config.d_model, config.d_ff, config.activation, precision)
+            self.dense = DenseMlp(config, precision)
         self.is_sparse = is_sparse
 
     def forward(self, x: Tensor, delta: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from switch_export.config import SwitchConfig
 from switch_export.model.operators import add_weight, node, product, tracing, weights
 from switch_export.quantize import Precision
 
@@ -72,23 +73,48 @@ class Norm(nn.Module):
         return x, x / torch.sqrt(x.pow(2).mean(-1, keepdim=True) + self.epsilon) * self.weight
 
 
+class Activation:
+    """What comes between the two products of an MLP, the same for dense ones and experts.
+
+    Attributes:
+        rows: of wi. A gated MLP has two for each hidden value: first those that are activated, then
+            those that multiply them.
+        attributes: what its nodes carry; a file without gated MLPs says nothing of gates.
+    """
+
+    def __init__(self, config: SwitchConfig):
+        self.is_gated = config.is_gated
+        self.rows = 2 * config.d_ff if config.is_gated else config.d_ff
+        self.attributes = {"activation": config.activation}
+        if config.is_gated:
+            self.attributes["gated"] = 1
+        self._act = ACTIVATIONS[config.activation]
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """[..., rows] -> [..., F]."""
+        if not self.is_gated:
+            return self._act(hidden)
+        first, factor = hidden.chunk(2, -1)
+        return self._act(first) * factor
+
+
 class DenseMlp(nn.Module):
     """act(x @ wi^T) @ wo^T, the MLP of the blocks without experts."""
 
-    def __init__(self, d_model: int, d_ff: int, activation: str, precision: Precision):
+    def __init__(self, config: SwitchConfig, precision: Precision):
         super().__init__()
-        self.activation, self.precision = activation, precision
-        add_weight(self, "wi", (d_ff, d_model), precision)
-        add_weight(self, "wo", (d_model, d_ff), precision)
+        self.act, self.precision = Activation(config), precision
+        add_weight(self, "wi", (self.act.rows, config.d_model), precision)
+        add_weight(self, "wo", (config.d_model, config.d_ff), precision)
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., D] -> [..., D]."""
         if not tracing():
-            hidden = ACTIVATIONS[self.activation](product(x, self.wi, self.precision))
+            hidden = self.act(product(x, self.wi, self.precision))
             return product(hidden, self.wo, self.precision)
         return node(
             "SwitchMLP", (x, *weights(self, "wi", "wo")), [(x.dtype, x.shape)],
-            activation=self.activation, block=self.precision.block,
+            **self.act.attributes, block=self.precision.block,
         )
 
 

@@ -58,6 +58,9 @@ struct Portable {
   static F mul(F a, F b) {
     return make([&](int l) { return a.v[l] * b.v[l]; });
   }
+  static F div(F a, F b) {
+    return make([&](int l) { return a.v[l] / b.v[l]; });
+  }
   static F max(F a, F b) {
     return make([&](int l) { return a.v[l] > b.v[l] ? a.v[l] : b.v[l]; });
   }

@@ -45,7 +45,7 @@ class Attribute:
     name: str
     type: str
     default: str | int | float
-    values: tuple[str, ...] = ()
+    values: tuple[str | int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,7 @@ def is_weight(tensor: Tensor) -> bool:
 
 _WEIGHT = tuple(WEIGHT_TYPES.values())
 _ACTIVATION = Attribute("activation", "string", "relu", ACTIVATIONS)
+_GATED = Attribute("gated", "int", 0, (0, 1))  # 1: wi has two rows for each hidden value
 _BLOCK = Attribute("block", "int", 0)  # inputs that share a scale; 0: one scale for each output
 _EPSILON = Attribute("epsilon", "float", 1e-6)
 _TOKENS, _BATCH, _CACHE = ("...", "D"), ("B", "T", "D"), ("R", "H", "C", "K")
@@ -94,20 +95,20 @@ _OPERATORS = (
     Operator(
         "SwitchMLP",
         (
-            Tensor("x", _TOKENS), Tensor("wi", ("F", "D"), _WEIGHT),
+            Tensor("x", _TOKENS), Tensor("wi", ("G", "D"), _WEIGHT),
             Tensor("wo", ("D", "F"), _WEIGHT),
         ),
         (Tensor("y", _TOKENS),),
-        (_ACTIVATION, _BLOCK),
+        (_ACTIVATION, _GATED, _BLOCK),
     ),
     Operator(
         "SwitchMoE",
         (
             Tensor("x", _TOKENS), Tensor("expert", ("...",), ("int32",)), Tensor("gate", ("...",)),
-            Tensor("wi", ("E", "F", "D"), _WEIGHT), Tensor("wo", ("E", "D", "F"), _WEIGHT),
+            Tensor("wi", ("E", "G", "D"), _WEIGHT), Tensor("wo", ("E", "D", "F"), _WEIGHT),
         ),
         (Tensor("y", _TOKENS),),
-        (_ACTIVATION, Attribute("dropped", "string", "zero", DROPPED), _BLOCK),
+        (_ACTIVATION, _GATED, Attribute("dropped", "string", "zero", DROPPED), _BLOCK),
     ),
     Operator(
         "SwitchNorm",

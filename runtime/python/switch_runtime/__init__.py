@@ -5,9 +5,13 @@
     model = switch_runtime.load("switch-base-8-onnx")
     for result in model.generate(["The <extra_id_0> sat on the mat."], num_beams=4):
         print(result.text)
+    for piece in model.stream("The <extra_id_0> sat on the mat."):
+        print(piece, end="", flush=True)
 """
 
+from switch_runtime.cancel import CancelToken
 from switch_runtime.errors import (
+    Cancelled,
     Failed,
     InvalidArgument,
     InvalidModel,
@@ -15,9 +19,13 @@ from switch_runtime.errors import (
     OutOfMemory,
     SwitchError,
 )
-from switch_runtime.model import Model, Result, Route, load
+from switch_runtime.loading import load
+from switch_runtime.model import Model
+from switch_runtime.results import Result, Route, Score
 
 __all__ = [
+    "CancelToken",
+    "Cancelled",
     "Failed",
     "InvalidArgument",
     "InvalidModel",
@@ -26,6 +34,7 @@ __all__ = [
     "OutOfMemory",
     "Result",
     "Route",
+    "Score",
     "SwitchError",
     "load",
 ]

@@ -1,6 +1,7 @@
 """What can go wrong, as exceptions. All of them are SwitchError."""
 
 __all__ = [
+    "Cancelled",
     "Failed",
     "InvalidArgument",
     "InvalidModel",
@@ -28,6 +29,10 @@ class MissingLibrary(SwitchError):
 
 class OutOfMemory(SwitchError, MemoryError):
     """The call needs more memory than there is; the model stays usable."""
+
+
+class Cancelled(SwitchError):
+    """The call was ended through its CancelToken; the model stays usable."""
 
 
 class Failed(SwitchError):

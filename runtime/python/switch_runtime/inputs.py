@@ -1,16 +1,13 @@
-"""What callers hand in, checked and turned into token ids and native options.
+"""Token ids that callers hand in, checked and laid out for the C API.
 
-Whatever the native library checks itself (ids against the vocabulary, options against each other)
-is not checked here: there is one message for it.
+Whatever the native library checks itself (ids against the vocabulary) is not checked here: there is
+one message for it.
 """
 
 import ctypes
-import math
 import operator
 from array import array
 from collections.abc import Iterable, Sequence
-from numbers import Real
-from typing import TypedDict
 
 from switch_runtime import native
 from switch_runtime.errors import InvalidArgument
@@ -19,143 +16,141 @@ from switch_runtime.tokenizer import Tokenizer
 Row = str | Sequence[int]
 Rows = str | Sequence[int] | Sequence[Row]
 
-_SHOWN = 5  # problems of one input that an error lists
+_SHOWN = 5  # problems of one list that an error names
+_POINTER = ctypes.POINTER(ctypes.c_int64)
 
 
-class GenerateOptions(TypedDict, total=False):
-    """transformers' names and meaning; None, and what is left out, is the model's default."""
+class IdLists:
+    """Rows of token ids as the C API takes them: keep it as long as the native call lasts."""
 
-    num_beams: int | None
-    num_return_sequences: int | None
-    max_new_tokens: int | None
-    max_length: int | None
-    min_new_tokens: int | None
-    length_penalty: float | None
-    early_stopping: bool | str | None
+    def __init__(self, rows: list[array]):
+        self._rows = rows  # the structs point into them
+        self.structs = (native.Ids * len(rows))()
+        for struct, row in zip(self.structs, rows, strict=True):
+            if row:
+                address, struct.count = row.buffer_info()
+                struct.ids = ctypes.cast(address, _POINTER)
+
+    def __len__(self) -> int:
+        return len(self._rows)
 
 
-_BITS = dict.fromkeys(("num_beams", "num_return_sequences"), 31)
-_BITS |= dict.fromkeys(("max_new_tokens", "max_length", "min_new_tokens"), 63)
+class RowReader:
+    """Turns texts and lists of ids into rows of ids, and remembers every problem."""
 
+    def __init__(
+        self,
+        tokenizer: Tokenizer | None,
+        *,
+        ended: bool = True,
+        empty: bool = False,
+        expected: str = "text or token ids",
+    ):
+        """Tell what a row may be.
 
-def set_options(native_options: native.GenerateOptions, options: dict) -> None:
-    """Write the options that are given into the native struct.
+        Args:
+            tokenizer: None where the model has none, which makes text an error.
+            ended: text keeps its </s>.
+            empty: a row may have no ids.
+            expected: what errors say that a row may be.
+        """
+        self._tokenizer = tokenizer
+        self._ended = ended
+        self._empty = empty
+        self._expected = expected
+        self.problems: list[str] = []
 
-    Raises TypeError for an unknown option, InvalidArgument with every wrong value.
-    """
-    known = list(GenerateOptions.__annotations__)
-    unknown = [name for name in options if name not in known]
-    if unknown:
-        raise TypeError(
-            f"generate() has no option {', '.join(map(repr, unknown))}; "
-            f"the options are {', '.join(known)}"
-        )
-    problems = []
-    for name, value in options.items():
-        if value is None:
-            continue
+    def rows(self, name: str, given: Rows) -> list[array]:
+        """Return the ids of a text, of token ids, or of each of a sequence of such rows."""
+        if isinstance(given, str):
+            return [self._text(f"{name}[0]", given)]
+        items = self._items(name, given)
+        if items and any(isinstance(item, Iterable) for item in items):
+            return self.each(name, items)
+        if items == [] and not self._empty:
+            self.problems.append(f"{name} is empty, expected at least one {self._expected}")
+        return [self._ids(name, items or [])]
+
+    def each(self, name: str, items: Sequence[Row]) -> list[array]:
+        """Return the ids of every row."""
+        before, self.problems = self.problems, []
+        rows = [self.row(f"{name}[{index}]", item) for index, item in enumerate(items)]
+        self.problems = before + shortened(self.problems)
+        return rows
+
+    def row(self, name: str, given: Row) -> array:
+        """Return the ids of one row; `name` is what errors call it."""
+        if isinstance(given, str):
+            return self._text(name, given)
+        items = self._items(name, given)
+        if items == [] and not self._empty:
+            hint = " (the text '' is its end token alone)" if "text" in self._expected else ""
+            self.problems.append(f"{name} has no token ids, expected at least one{hint}")
+        return self._ids(name, items or [])
+
+    def _text(self, name: str, text: str) -> array:
+        if self._tokenizer is None:
+            why = f"{name} is text, but the model directory has no tokenizer: give token ids"
+            if "text" not in self._expected:
+                why = f"{name} is {text!r:.40}, expected {self._expected}"
+            self.problems.append(why)
+            return array("q")
         try:
-            setattr(native_options, name, _option(name, value))
+            ids = self._tokenizer.encode(text)
         except InvalidArgument as error:
-            problems.append(str(error))
+            self.problems.append(f"{name}: {error}")
+            return array("q")
+        return array("q", ids if self._ended else ids[:-1])
+
+    def _items(self, name: str, given: object) -> list | None:
+        """Return the items of a sequence; those of an array as Python's own numbers."""
+        if isinstance(given, (list, tuple)):
+            return list(given)
+        listed = given.tolist() if hasattr(given, "tolist") else given
+        unfit = (str, bytes, bytearray, dict, set)
+        if isinstance(listed, Iterable) and not isinstance(listed, unfit):
+            return list(listed)
+        self.problems.append(
+            f"{name} is {type(given).__name__} {given!r:.40}, expected {self._expected}"
+        )
+        return None
+
+    def _ids(self, name: str, items: list) -> array:
+        if set(map(type, items)) <= {int}:  # else True would be 1
+            try:
+                return array("q", items)
+            except OverflowError:
+                pass  # told below, with its place
+        ids, problems = array("q"), []
+        for index, item in enumerate(items):
+            number = integer(item)
+            if number is None:
+                problems.append(f"{name}[{index}] is {item!r:.40}, expected an integer token id")
+            elif not -(1 << 63) <= number < 1 << 63:
+                problems.append(f"{name}[{index}] is {number}, which no token id can be")
+            else:
+                ids.append(number)
+        self.problems += shortened(problems)
+        return ids
+
+
+def refuse(problems: list[str]) -> None:
+    """Raise InvalidArgument with all problems, if there are any."""
+    if len(problems) == 1:
+        raise InvalidArgument(problems[0])
     if problems:
-        raise InvalidArgument("; ".join(problems))
+        raise InvalidArgument("\n  - ".join(["these arguments cannot be used:", *problems]))
 
 
-def _option(name: str, value: object) -> int | float:
-    """Return an option as its native type takes it."""
-    if name == "early_stopping":
-        if isinstance(value, bool) or value == "never":
-            return native.EARLY_STOPPING[str(value).upper()]
-        raise InvalidArgument(f"early_stopping is {value!r}, expected False, True or 'never'")
-    if name == "length_penalty":
-        if not isinstance(value, Real) or isinstance(value, bool):
-            raise InvalidArgument(f"length_penalty is {value!r}, expected a number")
-        if not math.isfinite(ctypes.c_float(value).value):
-            raise InvalidArgument(f"length_penalty is {value!r}, expected a finite number")
-        return float(value)
-    number = _integer(value)
-    if number is None:
-        raise InvalidArgument(f"{name} is {value!r}, expected an integer")
-    limit = 1 << _BITS[name]
-    if not -limit <= number < limit:
-        raise InvalidArgument(f"{name} is {number}, expected a number below {limit}")
-    return number
+def shortened(problems: list[str]) -> list[str]:
+    """Return the first problems of a list, and how many more there are."""
+    hidden = len(problems) - _SHOWN
+    return problems if hidden <= 1 else [*problems[:_SHOWN], f"and {hidden} more like these"]
 
 
-def _integer(value: object) -> int | None:
+def integer(value: object) -> int | None:
     """Return an int of any integer type (NumPy's too), None of everything else, True and False."""
     try:
         return None if isinstance(value, bool) else operator.index(value)
     except TypeError:
         return None
-
-
-def token_rows(sources: Rows, tokenizer: Tokenizer | None) -> list[array]:
-    """Return the token ids of every source.
-
-    Args:
-        sources: a text, token ids, or a sequence of such rows; integers of any type, also arrays.
-        tokenizer: None where the model has none, which makes text an error.
-
-    Raises InvalidArgument that lists what is wrong.
-    """
-    if isinstance(sources, str):
-        sources = [sources]
-    items = _items("sources", sources)
-    if not items:
-        raise InvalidArgument("sources is empty, expected at least one text or list of token ids")
-    if not any(isinstance(item, Iterable) for item in items):
-        return [token_row("sources", items, tokenizer)]
-    rows, problems = [], []
-    for index, item in enumerate(items):
-        try:
-            rows.append(token_row(f"sources[{index}]", item, tokenizer))
-        except InvalidArgument as error:
-            problems.append(str(error))
-    if problems:
-        more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-        raise InvalidArgument("; ".join(problems[:_SHOWN]) + more)
-    return rows
-
-
-def token_row(name: str, source: Row, tokenizer: Tokenizer | None) -> array:
-    """Return the int64 token ids of one source; `name` is what errors call it."""
-    if isinstance(source, str):
-        if tokenizer is None:
-            raise InvalidArgument(
-                f"{name} is text, but the model directory has no tokenizer: give token ids"
-            )
-        try:
-            return array("q", tokenizer.encode(source))
-        except InvalidArgument as error:
-            raise InvalidArgument(f"{name}: {error}") from None
-    items = _items(name, source)
-    if not items:
-        raise InvalidArgument(
-            f"{name} has no token ids, expected at least one (the text '' is its end token alone)"
-        )
-    ids, problems = array("q"), []
-    for index, item in enumerate(items):
-        number = _integer(item)
-        if number is None:
-            problems.append(f"{name}[{index}] is {item!r}, expected an integer token id")
-        elif not -(1 << 63) <= number < 1 << 63:
-            problems.append(f"{name}[{index}] is {number}, which no token id can be")
-        else:
-            ids.append(number)
-    if problems:
-        more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-        raise InvalidArgument("; ".join(problems[:_SHOWN]) + more)
-    return ids
-
-
-def _items(name: str, source: object) -> list:
-    if isinstance(source, (bytes, bytearray, dict, set)) or not isinstance(source, Iterable):
-        raise InvalidArgument(
-            f"{name} is {type(source).__name__} {source!r:.40}, expected text or token ids"
-        )
-    try:
-        return list(source)
-    except TypeError:  # an array without dimensions says that it is iterable
-        raise InvalidArgument(f"{name} is {source!r:.40}, expected text or token ids") from None

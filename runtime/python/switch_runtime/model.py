@@ -1,87 +1,25 @@
-"""The model: load a directory, generate, encode, forward, route."""
+"""The model: generate, stream, score, encode, forward, route."""
 
-import ctypes
-import hashlib
 import json
 import os
 import threading
 import weakref
 from array import array
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Unpack
+from typing import TYPE_CHECKING, Unpack
 
-from switch_runtime import arrays, native
-from switch_runtime.errors import InvalidArgument, InvalidModel
-from switch_runtime.inputs import GenerateOptions, Row, Rows, set_options, token_row, token_rows
-from switch_runtime.interrupt import interruptible
+from switch_runtime import arrays, calls, native, stream
+from switch_runtime.callbacks import Progress
+from switch_runtime.cancel import CancelToken
+from switch_runtime.errors import InvalidArgument
+from switch_runtime.inputs import IdLists, Row, RowReader, Rows, refuse
+from switch_runtime.options import BatchOptions, GenerateOptions, NativeOptions
+from switch_runtime.results import Result, Route, Score
 from switch_runtime.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     import numpy
-
-
-@dataclass(frozen=True)
-class Result:
-    """One generated sequence.
-
-    text: the decoded token ids; None where the model directory has no tokenizer.
-    token_ids: what was generated, without start token, end token and padding.
-    score: sum of the log-probabilities of the generated tokens, the end token's included, divided
-        by their number ** length_penalty (transformers' sequences_scores).
-    eos: the end token that finished the sequence; None where it was cut at the length limit.
-    """
-
-    text: str | None
-    token_ids: list[int]
-    score: float
-    eos: int | None
-
-    @property
-    def finished(self) -> bool:
-        """Whether the model ended the sequence, not the length limit."""
-        return self.eos is not None
-
-
-class Route(NamedTuple):
-    """Where one sparse layer sends each token."""
-
-    expert: "numpy.ndarray"  # int32 [tokens]; -1: dropped for want of capacity
-    gate: "numpy.ndarray"  # float32 [tokens], the router's probability of its choice
-
-
-def load(
-    directory: str | os.PathLike[str],
-    device: str = "cpu",
-    threads: int = 0,
-    verify: bool = False,
-) -> "Model":
-    """Load a model directory.
-
-    Args:
-        directory: what switch-export wrote.
-        device: "cpu", the only one so far.
-        threads: shared by all models of the process, so the first load decides; 0 is one per core.
-        verify: compare the sha256 of every file first. Their sizes are compared in any case.
-
-    Raises InvalidModel, InvalidArgument or MissingLibrary.
-    """
-    directory = Path(directory)
-    if not isinstance(device, str):
-        raise InvalidArgument(f"device is {device!r}, expected 'cpu'")
-    if isinstance(threads, bool) or not isinstance(threads, int) or not 0 <= threads < 1 << 31:
-        raise InvalidArgument(f"threads is {threads!r}, expected 0 (one per core) or a number")
-    if verify:
-        _verify(directory)
-    options = native.LoadOptions(
-        size=ctypes.sizeof(native.LoadOptions),
-        device=device.encode(),
-        threads=threads,
-        ort_library=native.path_argument(native.onnxruntime_library()),
-        plugin_library=native.path_argument(native.plugin_library()),
-    )
-    return interruptible(lambda: Model(directory, options))
 
 
 class Model:
@@ -89,7 +27,7 @@ class Model:
 
     def __init__(self, directory: Path, options: native.LoadOptions):
         library = native.library()
-        handle = library.switch_model_load(os.fsencode(directory), ctypes.byref(options))
+        handle = library.switch_model_load(os.fsencode(directory), options)
         if not handle:
             raise native.error()
         self._handle = handle
@@ -114,42 +52,130 @@ class Model:
         return json.loads(json.dumps(self._description))
 
     def generate(self, sources: Rows, **options: Unpack[GenerateOptions]) -> list[Result]:
-        """Decode one batch: greedy with one beam, else beam search.
+        """Decode any number of sources: greedy, sampling, or beam search.
 
         Args:
             sources: a text, a list of token ids (its end token included), or a list of such rows of
                 any lengths.
-            options: transformers' names and meaning: num_beams, num_return_sequences,
-                max_new_tokens, max_length (counts the start token), min_new_tokens,
-                length_penalty, early_stopping (False, True, "never"). What is left out or None is
-                the model's default.
+            options: transformers' names and meaning, see GenerateOptions; what is left out or None
+                is the model's default. decoder_input_ids is one row for every source or a list of
+                rows, one per source; text in it is encoded without its </s>. logits_processor is
+                called once per step with ids, int64 [rows, length], and scores, float32 [rows,
+                vocabulary], and returns scores, or None where it changed them in place. What it or
+                `progress` raises ends the call and is raised here. On the main thread they are
+                called on another one, which is how Ctrl-C is heard.
 
         Returns num_return_sequences results per source, those of one source neighbours, best first.
-        Raises InvalidArgument, OutOfMemory or Failed; TypeError for an unknown option. Ctrl-C ends
-        the call within one decoder step.
+        Raises InvalidArgument, OutOfMemory or Failed; TypeError for an unknown option; Cancelled
+        after `cancel.cancel()`. That, or Ctrl-C, ends the call within one decoder step.
         """
-        library = native.library()
-        cancel = ctypes.c_int32(0)
         with self._in_use() as handle:
-            native_options = _defaults(handle)
-            set_options(native_options, options)
-            native_options.cancel = ctypes.pointer(cancel)
-            batch = _batch(token_rows(sources, self._tokenizer))
-            call = (library.switch_generate, handle, *batch, ctypes.byref(native_options))
-            read = (arrays.sequences, library.switch_result_free)
-            found = interruptible(lambda: _call(call, *read), cancel)
+            native_options = NativeOptions(handle, self._tokenizer, options)
+            reader = RowReader(self._tokenizer)
+            rows = reader.rows("sources", sources)
+            native_options.refuse(reader.problems, len(rows))
+            return self._decode(handle, rows, native_options)
+
+    def stream(self, source: Row, **options: Unpack[GenerateOptions]) -> Iterator[str]:
+        """Yield the text of one source in pieces, as it is decoded: greedy or sampling.
+
+        The pieces joined are the text that `generate` gives. They never end inside what a reader
+        takes for one character, with one exception: an ASCII character is not held back, so that
+        a combining mark after it comes with the next piece.
+
+        To leave the generator (close it, drop it, an exception in the loop) ends the decoding.
+        Arguments are those of `generate`, and are checked before the first piece is asked for.
+        """
+        if self._tokenizer is None:
+            raise InvalidArgument(
+                "stream gives text, but the model directory has no tokenizer: use stream_ids"
+            )
+        return stream.texts(self._tokenizer, self.stream_ids(source, **options))
+
+    def stream_ids(self, source: Row, **options: Unpack[GenerateOptions]) -> Iterator[int]:
+        """Yield the token ids of one source as they are chosen, as `stream` does its text."""
+        with self._in_use() as handle:
+            native_options = NativeOptions(handle, self._tokenizer, options)
+            reader = RowReader(self._tokenizer)
+            row = reader.row("source", source)
+            for name in ("num_beams", "num_return_sequences"):
+                if (found := getattr(native_options.struct, name)) > 1:
+                    reader.problems.append(f"{name} is {found}, expected 1: a stream is one text")
+            native_options.refuse(reader.problems, 1)
+
+        def decode() -> None:
+            with self._in_use() as handle:
+                self._decode(handle, [row], native_options)
+
+        return stream.tokens(decode, native_options)
+
+    def score(
+        self,
+        sources: Rows,
+        targets: Rows,
+        max_batch_tokens: int | None = None,
+        progress: Progress | None = None,
+        cancel: CancelToken | None = None,
+    ) -> list[Score]:
+        """Return how probable given targets are (teacher forcing), one Score per pair.
+
+        Args:
+            sources: as in `generate`.
+            targets: as many rows; text is encoded with its </s>. Expert capacity is counted over
+                all of a target, as transformers does.
+            max_batch_tokens: targets of a batch * the longest of them; None is the default.
+            progress: called with the finished pairs and all pairs.
+            cancel: as in `generate`.
+        """
+        options = {"max_batch_tokens": max_batch_tokens, "progress": progress, "cancel": cancel}
+        options, reader = BatchOptions(options), RowReader(self._tokenizer)
+        rows, target_rows = reader.rows("sources", sources), reader.rows("targets", targets)
+        if not reader.problems and len(rows) != len(target_rows):
+            reader.problems.append(
+                f"targets has {len(target_rows)} rows, expected {len(rows)} as in sources"
+            )
+        refuse(options.problems + reader.problems)
+        lists, targets = IdLists(rows), IdLists(target_rows)
+        batch = (lists.structs, targets.structs, len(rows), options.struct)
+        found = self._arrays(native.library().switch_score, batch, options)
         return [
-            Result(self._text(ids), ids, score, None if eos < 0 else eos)
-            for ids, score, eos in found
+            Score(row.tolist(), values)
+            for row, (_, values) in zip(target_rows, found, strict=True)
         ]
 
-    def encode(self, sources: Rows) -> "list[numpy.ndarray]":
-        """Return the encoder's hidden states, one float32 [tokens, d_model] per source.
+    def encode(
+        self,
+        sources: Rows,
+        pooling: str | None = None,
+        max_batch_tokens: int | None = None,
+        progress: Progress | None = None,
+        cancel: CancelToken | None = None,
+    ) -> "list[numpy.ndarray]":
+        """Return the encoder's hidden states, one float32 array per source.
 
         The directory must have been exported with `--task encoder`.
+
+        Args:
+            sources: as in `generate`.
+            pooling: None for [tokens, d_model]; "mean", "max", "first" or "last" for one vector
+                [d_model] over the tokens, the end token included.
+            max_batch_tokens: sources of a batch * the longest of them; None is the default.
+            progress: called with the finished sources and all sources.
+            cancel: as in `generate`.
         """
-        batch = _batch(token_rows(sources, self._tokenizer))
-        return [value for _, value in self._arrays(native.library().switch_encode, *batch)]
+        options = {"max_batch_tokens": max_batch_tokens, "progress": progress, "cancel": cancel}
+        options, reader = BatchOptions(options), RowReader(self._tokenizer)
+        rows = reader.rows("sources", sources)
+        kinds = {name.lower() if value else None: value for name, value in native.POOLING.items()}
+        if not isinstance(pooling, str | None) or pooling not in kinds:
+            reader.problems.append(
+                f"pooling is {pooling!r:.40}, expected {', '.join(map(repr, kinds))}"
+            )
+        refuse(options.problems + reader.problems)
+        lists = IdLists(rows)
+        batch = (lists.structs, len(lists), kinds[pooling], options.struct)
+        found = self._arrays(native.library().switch_encode, batch, options)
+        return [value for _, value in found]
 
     def forward(self, source: Row, target: Row) -> "numpy.ndarray":
         """Return what the decoder says of a given target (teacher forcing).
@@ -160,15 +186,14 @@ class Model:
         Returns logits, float32 [target tokens, vocabulary]: row t predicts target token t. Hidden
         states [target tokens, d_model] where the directory was exported with `--task hidden`.
         """
-        pair = self._pair(source, target)
-        return self._arrays(native.library().switch_forward, *pair)[0][1]
+        return self._pair(native.library().switch_forward, source, target)[0][1]
 
     def route(self, source: Row, target: Row | None = None) -> dict[str, Route]:
         """Return where the sparse layers send each token, as {"encoder.1": Route(expert, gate)}.
 
         The number is the block's. With a target, read as in `forward`, the decoder's layers too.
         """
-        values = dict(self._arrays(native.library().switch_route, *self._pair(source, target)))
+        values = dict(self._pair(native.library().switch_route, source, target))
         layers = dict.fromkeys(name.rpartition(".")[0] for name in values)
         return {name: Route(values[f"{name}.expert"], values[f"{name}.gate"]) for name in layers}
 
@@ -189,19 +214,31 @@ class Model:
         state = "" if self._handle else ", closed"
         return f"<switch_runtime.Model {self._description['directory']}{state}>"
 
-    def _text(self, ids: list[int]) -> str | None:
-        return None if self._tokenizer is None else self._tokenizer.decode(ids)
+    def _decode(self, handle: object, rows: list[array], options: NativeOptions) -> list[Result]:
+        library, lists = native.library(), IdLists(rows)
+        call = (library.switch_generate, handle, lists.structs, len(lists), options.struct)
+        found = calls.run(call, arrays.sequences, library.switch_result_free, options.control)
+        decode = self._tokenizer.decode if self._tokenizer else lambda ids: None
+        return [
+            Result(decode(ids), ids, score, None if eos < 0 else eos) for ids, score, eos in found
+        ]
 
-    def _pair(self, source: Row, target: Row | None) -> tuple:
-        """Return the arguments of a call about one source and perhaps one target."""
-        ids = token_row("source", source, self._tokenizer)
-        targets = array("q") if target is None else token_row("target", target, self._tokenizer)
-        return _pointer(ids), len(ids), _pointer(targets), len(targets)
+    def _pair(self, function: Callable, source: Row, target: Row | None) -> list:
+        """Make a call about one source and perhaps one target."""
+        reader = RowReader(self._tokenizer)
+        rows = [reader.row("source", source)]
+        if target is not None:
+            rows.append(reader.row("target", target))
+        refuse(reader.problems)
+        lists = [IdLists([row]) for row in rows]
+        structs = [one.structs for one in lists] + [None] * (2 - len(lists))
+        return self._arrays(function, structs, None)
 
-    def _arrays(self, function: Callable, *arguments: object) -> list:
-        read = (arrays.named_arrays, native.library().switch_arrays_free)
+    def _arrays(self, function: Callable, arguments: tuple, options: BatchOptions | None) -> list:
+        free = native.library().switch_arrays_free
         with self._in_use() as handle:
-            return interruptible(lambda: _call((function, handle, *arguments), *read))
+            call = (function, handle, *arguments)
+            return calls.run(call, arrays.named_arrays, free, options and options.control)
 
     def _in_use(self) -> "_InUse":
         return _InUse(self)
@@ -225,63 +262,3 @@ class _InUse:
         with self._model._idle:
             self._model._calls -= 1
             self._model._idle.notify_all()
-
-
-def _call(call: tuple, read: Callable, free: Callable) -> list:
-    """Make a native call, read its result and free it, all on this thread."""
-    function, *arguments = call
-    found = function(*arguments)
-    if not found:
-        raise native.error()
-    try:
-        return read(found)
-    finally:
-        free(found)
-
-
-def _defaults(handle: object) -> native.GenerateOptions:
-    """Return the model's generation defaults."""
-    options = native.GenerateOptions()
-    size = ctypes.sizeof(options)
-    if native.library().switch_generate_options_init(handle, ctypes.byref(options), size):
-        raise native.error()
-    return options
-
-
-def _pointer(ids: array) -> ctypes.Array:
-    """Return ids as a C array; the native call reads it, ctypes keeps it alive."""
-    return (ctypes.c_int64 * len(ids)).from_buffer_copy(ids)
-
-
-def _batch(rows: list[array]) -> tuple:
-    """Return ids, lengths and batch as the C API takes them."""
-    ids = array("q")
-    for row in rows:
-        ids.extend(row)
-    return _pointer(ids), _pointer(array("q", map(len, rows))), len(rows)
-
-
-def _verify(directory: Path) -> None:
-    """Compare every file with its sha256 in switch.json."""
-    try:
-        files = json.loads((directory / "switch.json").read_bytes())["files"]
-        expected = {str(name): entry["sha256"] for name, entry in files.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InvalidModel(
-            f"{directory} is not a model directory that can be verified: switch.json: {error!r}"
-        ) from None
-    problems = []
-    for name, digest in expected.items():
-        try:
-            with (directory / Path(name).name).open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            problems.append(f"{name}: {error.strerror}")
-            continue
-        if found != digest:
-            problems.append(f"{name}: sha256 is {found}, expected {digest}")
-    if problems:
-        raise InvalidModel(
-            f"{directory} has been altered since it was exported; export or copy it again:\n"
-            + "\n".join(f"  - {problem}" for problem in problems)
-        )

@@ -6,7 +6,18 @@ tests/test_native_signatures.py compares all of it with the header.
 import ctypes
 import functools
 import os
-from ctypes import POINTER, c_char_p, c_float, c_int, c_int32, c_int64, c_size_t, c_void_p
+from ctypes import (
+    CFUNCTYPE,
+    POINTER,
+    c_char_p,
+    c_double,
+    c_float,
+    c_int,
+    c_int32,
+    c_int64,
+    c_size_t,
+    c_void_p,
+)
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -39,27 +50,92 @@ class LoadOptions(ctypes.Structure):
     ]
 
 
+class Ids(ctypes.Structure):
+    """switch_ids."""
+
+    _fields_ = [("ids", POINTER(c_int64)), ("count", c_int64)]
+
+
+class Step(ctypes.Structure):
+    """switch_step."""
+
+    _fields_ = [
+        ("rows", c_int64),
+        ("length", c_int64),
+        ("vocab_size", c_int64),
+        ("ids", POINTER(c_int64)),
+        ("sources", POINTER(c_int64)),
+        ("scores", POINTER(c_float)),
+    ]
+
+
+LogitsCallback = CFUNCTYPE(c_int32, c_void_p, POINTER(Step))
+TokenCallback = CFUNCTYPE(c_int32, c_void_p, c_int64, c_int64)
+ProgressCallback = CFUNCTYPE(c_int32, c_void_p, c_int64, c_int64)
+
+
 class GenerateOptions(ctypes.Structure):
     """switch_generate_options."""
 
     _fields_ = [
         ("size", c_size_t),
-        ("num_beams", c_int32),
-        ("num_return_sequences", c_int32),
         ("max_new_tokens", c_int64),
         ("max_length", c_int64),
         ("min_new_tokens", c_int64),
-        ("length_penalty", c_float),
+        ("min_length", c_int64),
+        ("num_beams", c_int32),
+        ("num_return_sequences", c_int32),
+        ("length_penalty", c_double),
         ("early_stopping", c_int32),
+        ("do_sample", c_int32),
+        ("temperature", c_double),
+        ("top_k", c_int64),
+        ("top_p", c_double),
+        ("min_p", c_double),
+        ("typical_p", c_double),
+        ("seed", c_int64),
+        ("repetition_penalty", c_double),
+        ("no_repeat_ngram_size", c_int64),
+        ("encoder_no_repeat_ngram_size", c_int64),
+        ("bad_words_ids", POINTER(Ids)),
+        ("bad_words_count", c_int64),
+        ("forced_bos_token_id", c_int64),
+        ("forced_eos_token_id", Ids),
+        ("suppress_tokens", Ids),
+        ("begin_suppress_tokens", Ids),
+        ("eos_token_id", Ids),
+        ("decoder_start_token_id", c_int64),
+        ("decoder_input_ids", POINTER(Ids)),
+        ("decoder_input_count", c_int64),
+        ("max_batch_tokens", c_int64),
         ("cancel", POINTER(c_int32)),
+        ("user_data", c_void_p),
+        ("on_logits", LogitsCallback),
+        ("on_token", TokenCallback),
+        ("on_progress", ProgressCallback),
     ]
 
 
-# switch_status; SWITCH_OK and SWITCH_CANCELLED are no errors of their own.
+class BatchOptions(ctypes.Structure):
+    """switch_batch_options."""
+
+    _fields_ = [
+        ("size", c_size_t),
+        ("max_batch_tokens", c_int64),
+        ("cancel", POINTER(c_int32)),
+        ("user_data", c_void_p),
+        ("on_progress", ProgressCallback),
+    ]
+
+
+ABI_VERSION = 1  # SWITCH_ABI_VERSION
+
+# switch_status; SWITCH_OK is no error.
 STATUS = {"OK": 0, "INVALID_ARGUMENT": 1, "INVALID_MODEL": 2, "MISSING_LIBRARY": 3}
 STATUS |= {"OUT_OF_MEMORY": 4, "CANCELLED": 5, "FAILED": 6}
 TYPES = {"FLOAT32": 0, "INT32": 1, "INT64": 2}  # switch_type
 EARLY_STOPPING = {"FALSE": 0, "TRUE": 1, "NEVER": 2}  # switch_early_stopping
+POOLING = {"NONE": 0, "MEAN": 1, "MAX": 2, "FIRST": 3, "LAST": 4}  # switch_pooling
 
 NUMPY_TYPES = {0: "float32", 1: "int32", 2: "int64"}
 _EXCEPTIONS = {
@@ -67,34 +143,38 @@ _EXCEPTIONS = {
     STATUS["INVALID_MODEL"]: errors.InvalidModel,
     STATUS["MISSING_LIBRARY"]: errors.MissingLibrary,
     STATUS["OUT_OF_MEMORY"]: errors.OutOfMemory,
+    STATUS["CANCELLED"]: errors.Cancelled,
 }
 
 _Model, _Result, _Arrays = POINTER(SwitchModel), POINTER(SwitchResult), POINTER(SwitchArrays)
-_Ids, _Size = POINTER(c_int64), POINTER(c_size_t)
+_Ids, _Integers, _Size = POINTER(Ids), POINTER(c_int64), POINTER(c_size_t)
+_Batch = POINTER(BatchOptions)
 
 # name: (what it returns, its arguments)
 SIGNATURES = {
     "switch_last_error": (c_char_p, []),
     "switch_last_status": (c_int, []),
     "switch_version": (c_char_p, []),
+    "switch_abi_version": (c_int32, []),
     "switch_model_load": (_Model, [c_char_p, POINTER(LoadOptions)]),
     "switch_model_free": (None, [_Model]),
     "switch_model_describe": (c_char_p, [_Model]),
     "switch_generate_options_init": (c_int, [_Model, POINTER(GenerateOptions), c_size_t]),
-    "switch_generate": (_Result, [_Model, _Ids, _Ids, c_int64, POINTER(GenerateOptions)]),
+    "switch_generate": (_Result, [_Model, _Ids, c_int64, POINTER(GenerateOptions)]),
     "switch_result_count": (c_size_t, [_Result]),
-    "switch_result_ids": (_Ids, [_Result, c_size_t, _Size]),
+    "switch_result_ids": (_Integers, [_Result, c_size_t, _Size]),
     "switch_result_score": (c_float, [_Result, c_size_t]),
     "switch_result_eos": (c_int64, [_Result, c_size_t]),
     "switch_result_steps": (c_int64, [_Result]),
     "switch_result_free": (None, [_Result]),
-    "switch_encode": (_Arrays, [_Model, _Ids, _Ids, c_int64]),
-    "switch_forward": (_Arrays, [_Model, _Ids, c_int64, _Ids, c_int64]),
-    "switch_route": (_Arrays, [_Model, _Ids, c_int64, _Ids, c_int64]),
+    "switch_encode": (_Arrays, [_Model, _Ids, c_int64, c_int32, _Batch]),
+    "switch_score": (_Arrays, [_Model, _Ids, _Ids, c_int64, _Batch]),
+    "switch_forward": (_Arrays, [_Model, _Ids, _Ids]),
+    "switch_route": (_Arrays, [_Model, _Ids, _Ids]),
     "switch_arrays_count": (c_size_t, [_Arrays]),
     "switch_arrays_name": (c_char_p, [_Arrays, c_size_t]),
     "switch_arrays_type": (c_int, [_Arrays, c_size_t]),
-    "switch_arrays_shape": (_Ids, [_Arrays, c_size_t, _Size]),
+    "switch_arrays_shape": (_Integers, [_Arrays, c_size_t, _Size]),
     "switch_arrays_data": (c_void_p, [_Arrays, c_size_t]),
     "switch_arrays_free": (None, [_Arrays]),
 }
@@ -117,16 +197,25 @@ def library() -> ctypes.CDLL:
             f"the native library {path} cannot be opened: {error}. "
             "Build it again on this machine with `pip install .` in the project's directory."
         ) from None
-    missing = [name for name in SIGNATURES if not hasattr(opened, name)]
-    if missing:
+    if problem := _difference(opened):
         raise errors.MissingLibrary(
-            f"{path} is not the library of this version: it lacks {', '.join(missing)}. "
+            f"{path} is not the library of this version: {problem}. "
             "Build it again with `pip install .` in the project's directory."
         )
     for name, (result, arguments) in SIGNATURES.items():
         function = getattr(opened, name)
         function.restype, function.argtypes = result, arguments
     return opened
+
+
+def _difference(opened: ctypes.CDLL) -> str | None:
+    """Say why a library cannot be called with our structs and signatures."""
+    if hasattr(opened, "switch_abi_version"):
+        found = opened.switch_abi_version()
+        if found != ABI_VERSION:
+            return f"its binary interface is {found}, expected {ABI_VERSION}"
+    missing = [name for name in SIGNATURES if not hasattr(opened, name)]
+    return f"it lacks {', '.join(missing)}" if missing else None
 
 
 def version() -> str:

@@ -83,11 +83,16 @@ class Tokenizer:
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of token ids: special tokens and ids without a piece give nothing."""
-        texts = (self._text.get(index) for index in ids)
-        kept = [text for text in texts if text is not None and text not in self._special]
-        if not kept:
-            return ""
-        return kept[0].replace(_SPACE, "") + "".join(kept[1:]).replace(_SPACE, " ")
+        return "".join(self.decode_each(ids))
+
+    def decode_each(self, ids: Iterable[int]) -> Iterator[str]:
+        """Yield what each token id adds to the text, where it adds something."""
+        space = ""  # the first piece has none before it
+        for index in ids:
+            text = self._text.get(index)
+            if text is not None and text not in self._special:
+                yield text.replace(_SPACE, space)
+                space = " "
 
     def _encode_plain(self, text: str, ids: list[int]) -> None:
         """Append the ids of text without special tokens."""
