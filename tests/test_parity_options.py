@@ -28,11 +28,28 @@ def favour(input_ids: np.ndarray, scores: np.ndarray) -> np.ndarray:
     return changed
 
 
-class Favour(LogitsProcessor):
-    """`favour` for transformers."""
+# Nothing may follow a whole one: a search over few beams has to end with what it has finished.
+TRIE = ([60, 1], [61, 62, 1], [61, 63, 64, 1])
+
+
+def only_trie(input_ids: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """A processor that allows the sequences of TRIE."""
+    changed = np.full_like(scores, -np.inf)
+    for row, ids in enumerate(input_ids[:, 1:].tolist()):
+        for sequence in TRIE:
+            if len(sequence) > len(ids) and sequence[: len(ids)] == ids:
+                changed[row, sequence[len(ids)]] = scores[row, sequence[len(ids)]]
+    return changed
+
+
+class Theirs(LogitsProcessor):
+    """One of our processors for transformers."""
+
+    def __init__(self, ours):
+        self.ours = ours
 
     def __call__(self, input_ids, scores):
-        return torch.from_numpy(favour(input_ids.numpy(), scores.numpy()))
+        return torch.from_numpy(self.ours(input_ids.numpy(), scores.numpy()))
 
 
 # None: not given. Tokens are chosen apart from each other, so that no case forbids everything.
@@ -79,8 +96,8 @@ def oracle(case, rows: list[list[int]], prefixes, options: dict) -> list[tuple]:
     if prefixes is not None:
         options["decoder_input_ids"] = torch.tensor(prefixes)
         start = len(prefixes[0]) + (prefixes[0][0] != 0)
-    if options.pop("logits_processor", None):
-        options["logits_processor"] = LogitsProcessorList([Favour()])
+    if ours := options.pop("logits_processor", None):
+        options["logits_processor"] = LogitsProcessorList([Theirs(ours)])
     out = case.oracle.generate(
         input_ids=ids, attention_mask=mask, return_dict_in_generate=True, output_scores=True,
         **options,
@@ -89,7 +106,7 @@ def oracle(case, rows: list[list[int]], prefixes, options: dict) -> list[tuple]:
     if options["num_beams"] > 1:
         scores = out.sequences_scores.tolist()
     ends = options.get("eos_token_id", case.oracle.generation_config.eos_token_id)
-    ends = ends if isinstance(ends, list) else [ends]
+    ends = ends if isinstance(ends, list) else [ends]  # [None] ends nothing
     sequences = out.sequences.tolist()
     return [(*cut(row[start:], ends), s) for row, s in zip(sequences, scores, strict=True)]
 
@@ -130,6 +147,21 @@ def test_an_option_gives_the_ids_of_transformers(tiny, num_beams, name, value):
 @pytest.mark.parametrize("options", pairwise(OPTIONS), ids=lambda options: "")
 def test_options_in_pairs_give_the_ids_of_transformers(tiny, options):
     check(tiny, options)
+
+
+@pytest.mark.parametrize("num_beams", [2, 3, 4])
+def test_beams_end_with_what_they_have_where_nothing_may_follow(tiny, num_beams):
+    check(tiny, {"num_beams": num_beams, "max_new_tokens": 8, "logits_processor": only_trie})
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_without_an_end_token_sequences_have_the_greatest_length(tiny, num_beams, monkeypatch):
+    monkeypatch.setattr(tiny.oracle.generation_config, "eos_token_id", None)
+    options = {"num_beams": num_beams, "max_new_tokens": 9, "no_repeat_ngram_size": 2}
+    wanted = oracle(tiny, ROWS, None, options)
+    results = tiny.model().generate(ROWS, eos_token_id=[], **options)
+    assert [r.token_ids for r in results] == [ids for ids, _, _ in wanted]
+    assert {(len(r.token_ids), r.eos) for r in results} == {(9, None)}
 
 
 def test_of_two_forced_ends_greedy_takes_the_lower(tiny):

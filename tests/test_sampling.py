@@ -123,7 +123,12 @@ def next_logits(case, source: list[int], ids: list[int]) -> np.ndarray:
     return out.logits[0, -1].numpy()
 
 
-@pytest.mark.parametrize("options", [{"top_k": 6}, {"top_k": 0, "temperature": 0.8}])
+@pytest.mark.parametrize(
+    "options",
+    [{"top_k": 6}, {"top_k": 0, "temperature": 0.8},
+     # Two candidates are kept even where nothing ends a sequence.
+     {"top_k": 1, "temperature": 4.0, "eos_token_id": []}],
+)
 def test_sampled_beams_have_the_distribution_of_transformers(tiny_model, options):
     """One step of two beams: of the first two that are drawn without putting back, the better."""
     results = tiny_model.generate(

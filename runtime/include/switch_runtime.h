@@ -84,6 +84,7 @@ typedef struct switch_ids {
 } switch_ids;
 
 // What a logits callback sees: the rows that are still decoded, before the next token is chosen.
+// Of several sequences of a source those that have ended stay, padded, until all have.
 typedef struct switch_step {
   int64_t rows;
   int64_t length;  // tokens so far, start token and prefix included
@@ -129,7 +130,7 @@ typedef struct switch_generate_options {
 
   // Search: greedy with num_beams 1 and do_sample 0.
   int32_t num_beams;             // 1 to 1024
-  int32_t num_return_sequences;  // <= num_beams; any number when sampling with num_beams 1
+  int32_t num_return_sequences;  // <= num_beams; up to 1024 when sampling with num_beams 1
   double length_penalty;         // beam score = sum of log-probabilities / length ** length_penalty
   int32_t early_stopping;        // a switch_early_stopping
   int32_t do_sample;             // 0 or 1
@@ -219,8 +220,8 @@ SWITCH_API switch_status switch_generate_options_init(const switch_model* model,
 //   sources  [batch] token ids (with their </s>; no padding)
 //   options  NULL means the model's defaults
 //
-// Results are in the order of the sources and do not depend on how they were batched. A sequence
-// that ends leaves its batch.
+// Results are in the order of the sources and do not depend on how they were batched. A source
+// whose sequences have ended leaves its batch.
 SWITCH_API switch_result* switch_generate(switch_model* model, const switch_ids* sources,
                                           int64_t batch, const switch_generate_options* options);
 
@@ -233,7 +234,8 @@ SWITCH_API const int64_t* switch_result_ids(const switch_result* result, size_t 
                                             size_t* count);
 // Sum of the log-probabilities of the generated tokens, eos included, / their number **
 // length_penalty: with beams, of the distribution that the options left (transformers'
-// sequences_scores), else of the model's own.
+// sequences_scores), else of the model's own. -1e9 and less: a beam that nothing finished in, whose
+// tokens mean nothing.
 SWITCH_API float switch_result_score(const switch_result* result, size_t index);
 // The eos token that ended the sequence, or -1 if it was cut at the length limit.
 SWITCH_API int64_t switch_result_eos(const switch_result* result, size_t index);

@@ -67,7 +67,7 @@ class BeamSearch {
         kept_(candidates_per_beam(context.options) * beams_),
         hypotheses_(static_cast<size_t>(decoder.items())),
         top_(kept_),
-        warpers_(context.options, 1 + static_cast<int64_t>(context.options.eos.size())),
+        warpers_(context.options, candidates_per_beam(context.options)),
         parents_(static_cast<size_t>(decoder.rows())) {
     for (Hypotheses& item : hypotheses_) {
       item.running.resize(static_cast<size_t>(beams_));
@@ -170,7 +170,10 @@ class BeamSearch {
       continuations.push_back({parent, token, node, candidate.score, ends});
     }
     const auto possible = [](const Continuation& c) { return c.score > -INFINITY; };
-    if (std::none_of(continuations.begin(), continuations.end(), possible)) {
+    const auto finished = [](const Beam& beam) { return beam.finished; };
+    // With something finished a dead end is an end: running scores of -inf improve nothing.
+    if (std::none_of(continuations.begin(), continuations.end(), possible) &&
+        std::none_of(item.finished.begin(), item.finished.end(), finished)) {
       refuse_dead_end(context_.items()[i].source, context_.lengths.prefix + length - 1);
     }
     return continuations;

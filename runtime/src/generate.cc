@@ -48,7 +48,8 @@ class Call {
                              std::to_string(lengths.most_new()) + " new tokens";
     const double step = decoder_demand(config_, {1, 1, lengths.limit, width});
     const double first = decoder_demand(config_, {1, lengths.prefix, 0, width});
-    check_memory(what, rows * step + double(batch.size()) * first,
+    // A cache that grows is there twice for a moment.
+    check_memory(what, 2 * rows * step + double(batch.size()) * first,
                  "Lower max_new_tokens or num_beams, shorten decoder_input_ids, or lower "
                  "max_batch_tokens.");
   }

@@ -5,7 +5,7 @@
 namespace switch_runtime {
 
 void Listener::check_cancelled() const {
-  if (cancel && *cancel) throw Error(SWITCH_CANCELLED, "cancelled by the caller");
+  if (cancel && __atomic_load_n(cancel, __ATOMIC_RELAXED)) throw Error(SWITCH_CANCELLED, "cancelled by the caller");
 }
 
 void Listener::logits(const switch_step& step) const {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <limits>
 #include <random>
 
@@ -12,16 +13,16 @@ namespace {
 
 // A step cannot be interrupted, so it must not take minutes. Nobody searches wider.
 constexpr int64_t kMostRowsPerSource = 1024;
+constexpr int64_t kMostEosTokens = 256;    // beams keep that many candidates each
 constexpr int64_t kDefaultNewTokens = 20;  // transformers' default where nobody names a length
 constexpr int64_t kMost = INT64_MAX / 4;   // sums of two lengths stay in 64 bits
+// Of what scores are divided or multiplied by: no score becomes infinite in float32.
+constexpr double kLeastFactor = 1e-20;
+constexpr double kMostFactor = 1e20;
 
 std::string number(double value) {
-  std::string text = std::to_string(value);
-  while (text.find('.') != std::string::npos && (text.back() == '0' || text.back() == '.')) {
-    const bool point = text.back() == '.';
-    text.pop_back();
-    if (point) break;
-  }
+  char text[32];
+  std::snprintf(text, sizeof text, "%.10g", value);
   return text;
 }
 
@@ -44,7 +45,7 @@ class OptionsReader {
     read_prefixes();
     read_listener();
     if (problems_.empty()) check_together();
-    if (problems_.empty()) return search_;
+    if (problems_.empty()) return std::move(search_);
     throw Error(SWITCH_INVALID_ARGUMENT, list_problems("these options cannot be used", problems_));
   }
 
@@ -115,11 +116,12 @@ class OptionsReader {
     search_.num_return_sequences =
         integer("num_return_sequences", given_.num_return_sequences, 1, kMostRowsPerSource);
     search_.length_penalty = real("length_penalty", given_.length_penalty, -1e9, 1e9);
-    search_.early_stopping = static_cast<switch_early_stopping>(given_.early_stopping);
     if (given_.early_stopping < SWITCH_EARLY_STOPPING_FALSE ||
         given_.early_stopping > SWITCH_EARLY_STOPPING_NEVER) {
       wrong("early_stopping", std::to_string(given_.early_stopping),
             "0 (false), 1 (true) or 2 (never)");
+    } else {
+      search_.early_stopping = static_cast<switch_early_stopping>(given_.early_stopping);
     }
     search_.do_sample = flag("do_sample", given_.do_sample);
     const bool several = search_.num_beams > 1 || !search_.do_sample;
@@ -130,8 +132,7 @@ class OptionsReader {
   }
 
   void read_sampling() {
-    const double most = std::numeric_limits<double>::max();
-    search_.temperature = real("temperature", given_.temperature, 0, most, false);
+    search_.temperature = real("temperature", given_.temperature, kLeastFactor, kMostFactor);
     search_.top_k = integer("top_k", given_.top_k, 0, kMost);
     search_.top_p = real("top_p", given_.top_p, 0, 1);
     search_.min_p = given_.min_p < 0 ? -1 : real("min_p", given_.min_p, 0, 1);
@@ -145,8 +146,8 @@ class OptionsReader {
   }
 
   void read_processing() {
-    search_.repetition_penalty = real("repetition_penalty", given_.repetition_penalty, 0,
-                                      std::numeric_limits<double>::max(), false);
+    search_.repetition_penalty =
+        real("repetition_penalty", given_.repetition_penalty, kLeastFactor, kMostFactor);
     search_.no_repeat_ngram_size =
         integer("no_repeat_ngram_size", given_.no_repeat_ngram_size, 0, kMost);
     search_.encoder_no_repeat_ngram_size =
@@ -170,6 +171,10 @@ class OptionsReader {
     search_.suppress = ids("suppress_tokens", given_.suppress_tokens);
     search_.begin_suppress = ids("begin_suppress_tokens", given_.begin_suppress_tokens);
     search_.eos = ids("eos_token_id", given_.eos_token_id);
+    if (given_.eos_token_id.count > kMostEosTokens) {
+      wrong("eos_token_id", std::to_string(given_.eos_token_id.count) + " tokens",
+            "at most " + std::to_string(kMostEosTokens));
+    }
     search_.decoder_start =
         integer("decoder_start_token_id", given_.decoder_start_token_id, 0, last);
   }
@@ -178,7 +183,12 @@ class OptionsReader {
   void read_prefixes() {
     const int64_t count = given_.decoder_input_count;
     if (count == 0) return;
-    if (count < 0 || !given_.decoder_input_ids || (count != 1 && count != batch_)) {
+    if (!given_.decoder_input_ids) {
+      problems_.push_back("decoder_input_ids is NULL, but decoder_input_count is " +
+                          std::to_string(count));
+      return;
+    }
+    if (count < 0 || (count != 1 && count != batch_)) {
       wrong("decoder_input_count", std::to_string(count),
             "0, 1 or the number of sources (" + std::to_string(batch_) + ")");
       return;

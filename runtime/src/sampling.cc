@@ -2,12 +2,14 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 
 namespace switch_runtime {
 namespace {
 
 constexpr float kForbidden = -std::numeric_limits<float>::infinity();
+constexpr int64_t kInserted = 128;  // ranks that keeping a sorted list is faster for
 
 float highest(const std::vector<Candidate>& candidates) {
   float max = kForbidden;
@@ -19,6 +21,18 @@ double sum_of_exp(const std::vector<Candidate>& candidates, float max) {
   double sum = 0;
   for (const Candidate& candidate : candidates) sum += std::exp(candidate.score - max);
   return sum;
+}
+
+// The value number `rank` from the top, from 1 on.
+float value_at(const float* scores, int64_t count, int64_t rank) {
+  if (rank <= kInserted) {
+    TopK top(rank);
+    top.add_row(scores, count, LogSoftmax{0, 0}, 0, 0);
+    return top.best().back().score;
+  }
+  std::vector<float> values(scores, scores + count);
+  std::nth_element(values.begin(), values.begin() + (rank - 1), values.end(), std::greater<>());
+  return values[rank - 1];
 }
 
 template <typename Condition>
@@ -52,9 +66,7 @@ void Warpers::keep_top_k(const float* scores, int64_t count) {
   float least = std::numeric_limits<float>::lowest();  // what is forbidden is never left
   const int64_t most = std::max(options_.top_k, keep_);
   if (options_.top_k > 0 && most < count) {
-    TopK top(most);
-    top.add_row(scores, count, LogSoftmax{0, 0}, 0, 0);
-    least = std::max(least, top.best().back().score);
+    least = std::max(least, value_at(scores, count, most));
   }
   left_.clear();
   for (int64_t i = 0; i < count; ++i) {
