@@ -20,8 +20,7 @@ const std::map<std::string, std::vector<Json>>& neutral_values() {
       {"guidance_scale", {1.0}},          {"low_memory", {false}},
       {"num_beam_groups", {1}},           {"penalty_alpha", {0.0}},
       {"remove_invalid_values", {false}}, {"renormalize_logits", {false}},
-      {"token_healing", {false}},
-      {"use_mtp", {false}},
+      {"token_healing", {false}},         {"use_mtp", {false}},
   };
   return values;
 }

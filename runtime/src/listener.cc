@@ -5,7 +5,8 @@
 namespace switch_runtime {
 
 void Listener::check_cancelled() const {
-  if (cancel && __atomic_load_n(cancel, __ATOMIC_RELAXED)) throw Error(SWITCH_CANCELLED, "cancelled by the caller");
+  if (cancel && __atomic_load_n(cancel, __ATOMIC_RELAXED))
+    throw Error(SWITCH_CANCELLED, "cancelled by the caller");
 }
 
 void Listener::logits(const switch_step& step) const {

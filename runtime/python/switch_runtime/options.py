@@ -99,7 +99,8 @@ class NativeOptions:
         prefixes = self.struct.decoder_input_count
         if prefixes not in (0, 1, batch):
             self.problems.append(
-                f"decoder_input_ids has {prefixes} rows, expected one or as many as sources ({batch})"
+                f"decoder_input_ids has {prefixes} rows, expected one or as many as sources "
+                f"({batch})"
             )
         if self.problems or others:
             refuse(self.problems + self._native_problems() + others)
