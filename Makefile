@@ -32,8 +32,10 @@ demo: built
 	$(BIN)/python examples/demo.py $(DEMO)
 
 test: NATIVE_ARGS := -DSWITCH_BUILD_TESTS=ON
+# One OpenMP thread each: those of several PyTorch processes that share cores wait for each other.
+test: export OMP_NUM_THREADS := 1
 test: built
-	$(BIN)/python -m pytest -q -n $(TEST_JOBS) --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -q -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 # Re-introduces known mistakes into a copy of the code, one at a time: a test must fail for each.
 mutations: built

@@ -95,8 +95,10 @@ def on_a_terminal(*arguments) -> str:
     """Standard error of a command that has a terminal there."""
     terminal, its_end = pty.openpty()
     termios.tcsetwinsize(its_end, (24, 80))
+    # Where the tests run, progress bars may be off.
+    environment = {name: text for name, text in os.environ.items() if name != "TQDM_DISABLE"}
     done = subprocess.run([*COMMAND, *map(str, arguments)], stdin=subprocess.DEVNULL,
-                          stdout=subprocess.PIPE, stderr=its_end, timeout=60)
+                          stdout=subprocess.PIPE, stderr=its_end, timeout=60, env=environment)
     os.close(its_end)
     shown = b""
     try:
