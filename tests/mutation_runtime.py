@@ -10,7 +10,7 @@ SCORE = ("tests/test_score.py",)
 
 RUNTIME = [
     Mutation("too few beam candidates", f"{CORE}/beam.cc",
-             "kept_(candidates_per_beam(context.options) * beams_)", "kept_(beams_)", SEARCH),
+             "kept_(context.options.candidates_per_beam() * beams_)", "kept_(beams_)", SEARCH),
     Mutation("candidates beyond the beams finish", f"{CORE}/beam.cc",
              "continuation.ends && i < static_cast<size_t>(beams_)", "continuation.ends", SEARCH),
     Mutation("all beams start alike", f"{CORE}/beam.cc",
@@ -50,8 +50,7 @@ RUNTIME = [
              "  for (Array& array : cross_) replace_and_shrink(array.tensor, last, item);\n",
              "  for (Array& array : cross_) --array.tensor.shape[0];\n", SEARCH),
     Mutation("a prefix is read without its cache", f"{CORE}/decoder.cc",
-             "cache_.append({outputs.begin() + 1, outputs.end()}, 0, tokens);",
-             "cache_.append({outputs.begin() + 1, outputs.end()}, 0, 1);", OPTIONS),
+             "cache_.append(new_rows_, 0, tokens);", "cache_.append(new_rows_, 0, 1);", OPTIONS),
     Mutation("the first logits after a prefix are those of its start", f"{CORE}/decoder.cc",
              "+ (tokens - 1) * vocab;", "+ 0 * vocab;", OPTIONS),
     Mutation("the start token is always put before a prefix", f"{CORE}/options.cc",

@@ -65,9 +65,9 @@ class Found:
 
 def is_adapter(path: Path) -> bool:
     """Whether a directory holds an adapter and no model."""
-    from switch_export.checkpoint import WEIGHT_FILES
+    from switch_export.checkpoint import find_weights
 
-    whole = any((path / file).is_file() for file in WEIGHT_FILES)
+    whole = find_weights(path) is not None
     return (path / CONFIG).is_file() and not whole
 
 

@@ -67,6 +67,11 @@ class Checkpoint:
         return merge(self.adapter, tensors, tied=self.config.tie_word_embeddings)
 
 
+def find_weights(path: Path) -> Path | None:
+    """The file, or the index of shards, that transformers would read in directory `path`."""
+    return next((path / file for file in WEIGHT_FILES if (path / file).is_file()), None)
+
+
 def find_checkpoint(
     model: str, revision: str | None = None, adapter: str | None = None, *, repair: bool = False
 ) -> Checkpoint:
@@ -227,7 +232,7 @@ def open_checkpoint(path: Path, name: str, revision: str | None = None) -> Check
     generation = {}
     if (path / "generation_config.json").is_file():
         generation = _read_json(path / "generation_config.json", problems)
-    if not any((path / file).is_file() for file in WEIGHT_FILES):
+    if find_weights(path) is None:
         problems.append(f"no weights in {path}, expected one of {', '.join(WEIGHT_FILES)}")
     if problems:
         raise UnsupportedCheckpoint(listing(f"{name} cannot be exported:", problems))

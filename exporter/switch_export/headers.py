@@ -7,8 +7,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from switch_export.checkpoint import WEIGHT_FILES
-from switch_export.errors import UnsupportedCheckpoint, listing
+from switch_export.checkpoint import find_weights
 from switch_export.readers import DTYPES, LazyTensor, open_tensors
 
 _BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
@@ -60,7 +59,7 @@ def read_headers(path: Path) -> Headers:
     Raises:
         UnsupportedCheckpoint: with everything that is wrong with the files.
     """
-    chosen = next((path / file for file in WEIGHT_FILES if (path / file).is_file()), None)
+    chosen = find_weights(path)
     if chosen is None:
         return Headers({}, {})
     if ".bin" in chosen.name:
@@ -70,41 +69,21 @@ def read_headers(path: Path) -> Headers:
             value = tensor.read()
             places[name] = (None, value.data_ptr(), value.data_ptr() + value.nbytes)
         return Headers(tensors, places)
-    problems: list[str] = []
-    headers = Headers({}, {})
-    index = _weight_map(chosen, problems) if chosen.suffix == ".json" else None
-    for file in sorted(set(index.values())) if index is not None else [chosen.name]:
-        if Path(file).name != file or not (path / file).is_file():
-            problems.append(f"{file} is missing, {chosen.name} names it")
-            continue
+    places = {}
+
+    def parse(file: Path, problems: list[str]) -> dict[str, LazyTensor]:
         try:
-            found = _parse(path / file)
+            found = _parse(file)
         except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-            problems.append(f"{file} cannot be read (truncated, or not in the format of its name): "
-                            f"{error}")
-            continue
-        headers.tensors.update(found.tensors)
-        headers.places.update(found.places)
-        if index is not None:
-            placed = {name for name, shard in index.items() if shard == file}
-            problems += [f"{file} does not hold {name}, placed there by {chosen.name}"
-                         for name in sorted(placed - set(found.tensors))]
-            problems += [f"{file} holds {name}, not placed there by {chosen.name}"
-                         for name in sorted(set(found.tensors) - placed)]
-    if not headers.tensors and not problems:
-        problems.append(f"{chosen.name} holds no tensors")
-    if problems:
-        raise UnsupportedCheckpoint(listing(f"{path} cannot be exported:", problems))
-    return headers
+            problems.append(f"{file.name} cannot be read (truncated, or not in the format of its "
+                            f"name): {error}")
+            return {}
+        if not found.tensors:
+            problems.append(f"{file.name} holds no tensors")
+        places.update(found.places)
+        return found.tensors
 
-
-def _weight_map(index: Path, problems: list[str]) -> dict[str, str]:
-    try:
-        found = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        return {str(name): str(shard) for name, shard in found.items()}
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        problems.append(f"{index.name} cannot be read: {type(error).__name__}: {error}")
-        return {}
+    return Headers(open_tensors(path, str(path), parse), places)
 
 
 def _parse(file: Path) -> Headers:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from switch_export.checkpoint import WEIGHT_FILES
+from switch_export.checkpoint import WEIGHT_FILES, find_weights
 from switch_export.errors import UnsupportedCheckpoint, listing
 
 if TYPE_CHECKING:
@@ -35,16 +35,24 @@ class LazyTensor:
     read: "Callable[[], Tensor]"
 
 
-def open_tensors(path: Path, name: str) -> dict[str, LazyTensor]:
+#: Lists the tensors of one file; what is wrong with it goes to the list of problems.
+OpenFile = Callable[[Path, list[str]], dict[str, LazyTensor]]
+
+
+def open_tensors(
+    path: Path, name: str, open_one: OpenFile | None = None
+) -> dict[str, LazyTensor]:
     """List the tensors of the checkpoint in directory `path`, whichever format it has.
 
     Args:
         name: of the checkpoint, for the error.
+        open_one: how a file is opened; None is `open_file`, whose tensors can be read.
 
     Raises:
         UnsupportedCheckpoint: with everything that is wrong with the files.
     """
-    chosen = next((path / file for file in WEIGHT_FILES if (path / file).is_file()), None)
+    open_one = open_one or open_file
+    chosen = find_weights(path)
     if chosen is None:
         raise UnsupportedCheckpoint(
             f"{name} cannot be exported: no weights in {path}, expected one of "
@@ -52,15 +60,17 @@ def open_tensors(path: Path, name: str) -> dict[str, LazyTensor]:
         )
     problems: list[str] = []
     if chosen.name.endswith(".index.json"):
-        tensors = _sharded(chosen, problems)
+        tensors = _sharded(chosen, open_one, problems)
     else:
-        tensors = open_file(chosen, problems)
+        tensors = open_one(chosen, problems)
     if problems:
         raise UnsupportedCheckpoint(listing(f"{name} cannot be exported:", problems))
     return tensors
 
 
-def _sharded(index: Path, problems: list[str]) -> dict[str, LazyTensor]:
+def _sharded(
+    index: Path, open_one: OpenFile, problems: list[str]
+) -> dict[str, LazyTensor]:
     """The union of the shards, checked against the index in both directions."""
     weight_map = _weight_map(index, problems)
     tensors: dict[str, LazyTensor] = {}
@@ -73,7 +83,7 @@ def _sharded(index: Path, problems: list[str]) -> dict[str, LazyTensor]:
         elif not path.is_file():
             problems.append(f"{shard} is missing, {index.name} names it")
         else:
-            for name, tensor in open_file(path, problems).items():
+            for name, tensor in open_one(path, problems).items():
                 if weight_map.get(name) != shard:
                     problems.append(f"{shard} holds {name}, not placed there by {index.name}")
                 tensors[name] = tensor

@@ -53,10 +53,6 @@ std::vector<size_t> best_of(const Values& values, size_t count, Score score) {
   return order;
 }
 
-int64_t candidates_per_beam(const SearchOptions& options) {
-  return std::max<int64_t>(2, 1 + static_cast<int64_t>(options.eos.size()));
-}
-
 class BeamSearch {
  public:
   BeamSearch(Decoder& decoder, SearchContext& context)
@@ -64,10 +60,10 @@ class BeamSearch {
         context_(context),
         beams_(context.options.num_beams),
         vocab_(context.config.vocab_size),
-        kept_(candidates_per_beam(context.options) * beams_),
+        kept_(context.options.candidates_per_beam() * beams_),
         hypotheses_(static_cast<size_t>(decoder.items())),
         top_(kept_),
-        warpers_(context.options, candidates_per_beam(context.options)),
+        warpers_(context.options, context.options.candidates_per_beam()),
         parents_(static_cast<size_t>(decoder.rows())) {
     for (Hypotheses& item : hypotheses_) {
       item.running.resize(static_cast<size_t>(beams_));
@@ -164,7 +160,7 @@ class BeamSearch {
     std::vector<Continuation> continuations;
     for (const Candidate& candidate : choose(i, logits, length)) {
       const int64_t parent = candidate.index / vocab_, token = candidate.index % vocab_;
-      const bool ends = context_.is_eos(token) || length == context_.lengths.most_new();
+      const bool ends = context_.options.is_eos(token) || length == context_.lengths.most_new();
       const auto node = static_cast<int64_t>(nodes_.size());
       nodes_.push_back({item.running[parent].node, token});
       continuations.push_back({parent, token, node, candidate.score, ends});
@@ -198,8 +194,7 @@ class BeamSearch {
   // the others are there so that enough beams go on.
   void update_finished(Hypotheses& item, const std::vector<Continuation>& continuations,
                        int64_t length) {
-    const bool closed =
-        is_full(item) && context_.options.early_stopping == SWITCH_EARLY_STOPPING_TRUE;
+    const bool closed = is_closed(item);
     const float penalty = context_.penalty(length);
     std::vector<Beam> merged = item.finished;
     for (size_t i = 0; i < continuations.size(); ++i) {
@@ -231,16 +226,16 @@ class BeamSearch {
     item.can_improve &= improves;
   }
 
-  static bool is_full(const Hypotheses& item) {
-    return std::all_of(item.finished.begin(), item.finished.end(),
+  // Under early_stopping True enough finished ones are the end.
+  bool is_closed(const Hypotheses& item) const {
+    return context_.options.early_stopping == SWITCH_EARLY_STOPPING_TRUE &&
+           std::all_of(item.finished.begin(), item.finished.end(),
                        [](const Beam& beam) { return beam.finished; });
   }
 
   // Nothing that happens later can change what is finished.
   bool is_done(const Hypotheses& item) const {
-    const bool closed =
-        is_full(item) && context_.options.early_stopping == SWITCH_EARLY_STOPPING_TRUE;
-    return !item.can_improve || closed || item.at_end;
+    return !item.can_improve || is_closed(item) || item.at_end;
   }
 
   void leave(int64_t i) {
@@ -268,7 +263,7 @@ class BeamSearch {
     Sequence sequence;
     sequence.score = beam.score;
     sequence.ids = tokens_of(beam);
-    if (!sequence.ids.empty() && context_.is_eos(sequence.ids.back())) {
+    if (!sequence.ids.empty() && context_.options.is_eos(sequence.ids.back())) {
       sequence.eos = sequence.ids.back();
       sequence.ids.pop_back();
     }

@@ -18,7 +18,6 @@ namespace {
 constexpr int64_t kNewestFormat = 1;
 constexpr int64_t kLargestSize = int64_t{1} << 24;  // of an axis: keeps every product in 64 bits
 constexpr int64_t kMostLayers = 4096;
-constexpr int64_t kMostEosTokens = 256;
 constexpr int kDeepestNesting = 32;         // the parser and the printer recurse
 constexpr int64_t kLargestJson = 64 << 20;  // bytes
 

@@ -36,6 +36,9 @@ struct GraphSpec {
   bool has_output(const std::string& name) const;
 };
 
+constexpr int64_t kMostTokens = INT64_MAX / 4;  // of lengths: sums of two stay in 64 bits
+constexpr int64_t kMostEosTokens = 256;         // beams keep that many candidates each
+
 // What generation_config.json can say, transformers' names and defaults; -1 where None is allowed.
 struct GenerationOptions {
   int64_t max_new_tokens = -1;
@@ -97,8 +100,10 @@ Config read_config(const std::string& directory);
 // The same from the text of a switch.json; looks at no file.
 Config parse_config(const std::string& text, const std::string& directory);
 
-// `generation` of switch.json. What is not known goes to `unknown`, what is wrong to the reader.
 class JsonReader;
+
+// `generation` of switch.json. What is not known is remembered in the Config, what is wrong is
+// reported to the reader.
 void read_generation(const JsonReader& reader, Config& config);
 
 // What of docs/model-directory.md the listed tensors of the graphs contradict.

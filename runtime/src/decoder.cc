@@ -48,6 +48,8 @@ void Decoder::make_outputs(int64_t rows, int64_t tokens) {
       add(name + std::to_string(i), {rows, config_.num_heads, tokens, config_.d_kv});
     }
   }
+  const std::vector<Tensor> outputs = tensors_of(outputs_);
+  new_rows_.assign(outputs.begin() + 1, outputs.end());
 }
 
 void Decoder::bind(std::vector<int64_t>& ids, int64_t rows, int64_t tokens) {
@@ -70,8 +72,7 @@ void Decoder::read_prefixes() {
   make_outputs(items_, tokens);
   bind(plan_.prefixes, items_, tokens);
   graph_->run();
-  const std::vector<Tensor> outputs = tensors_of(outputs_);
-  cache_.append({outputs.begin() + 1, outputs.end()}, 0, tokens);
+  cache_.append(new_rows_, 0, tokens);
   cache_.repeat(copies, tokens);
 
   std::vector<Array> first = std::move(outputs_);
@@ -91,8 +92,7 @@ float* Decoder::step() {
   } else {
     if (cache_.reserve(position_ + 1, position_) || !bound_) bind(tokens_, rows(), 1);
     graph_->run();
-    const std::vector<Tensor> outputs = tensors_of(outputs_);
-    cache_.append({outputs.begin() + 1, outputs.end()}, position_, 1);
+    cache_.append(new_rows_, position_, 1);
     ++position_;
   }
   return static_cast<float*>(outputs_[0].tensor.data);

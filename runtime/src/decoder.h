@@ -61,7 +61,8 @@ class Decoder {
   std::vector<int64_t> tokens_;
   Sources sources_;
   std::vector<Array> cross_;
-  std::vector<Array> outputs_;  // logits, then the new rows
+  std::vector<Array> outputs_;    // logits, then the new rows
+  std::vector<Tensor> new_rows_;  // those of outputs_
   SelfCache cache_;
   std::unique_ptr<BoundGraph> graph_;
 };

@@ -10,8 +10,6 @@
 namespace switch_runtime {
 namespace {
 
-constexpr int64_t kMost = INT64_MAX / 4;  // of lengths; generate refuses far smaller ones by memory
-
 // Of transformers' options that we do not have, the values that change nothing.
 const std::map<std::string, std::vector<Json>>& neutral_values() {
   static const std::map<std::string, std::vector<Json>> values = {
@@ -162,15 +160,16 @@ class GenerationReader {
   Config& config_;
   GenerationOptions& options_;
   const std::map<std::string, Read> readers_ = {
-      {"max_new_tokens", integer(options_.max_new_tokens, 1, kMost)},
-      {"max_length", integer(options_.max_length, 2, kMost)},
-      {"min_new_tokens", integer(options_.min_new_tokens, 0, kMost)},
-      {"min_length", integer(options_.min_length, 0, kMost)},
+      {"max_new_tokens", integer(options_.max_new_tokens, 1, kMostTokens)},
+      {"max_length", integer(options_.max_length, 2, kMostTokens)},
+      {"min_new_tokens", integer(options_.min_new_tokens, 0, kMostTokens)},
+      {"min_length", integer(options_.min_length, 0, kMostTokens)},
       {"num_beams", integer(options_.num_beams, 1, INT32_MAX)},
       {"num_return_sequences", integer(options_.num_return_sequences, 1, INT32_MAX)},
-      {"top_k", integer(options_.top_k, 0, kMost)},
-      {"no_repeat_ngram_size", integer(options_.no_repeat_ngram_size, 0, kMost)},
-      {"encoder_no_repeat_ngram_size", integer(options_.encoder_no_repeat_ngram_size, 0, kMost)},
+      {"top_k", integer(options_.top_k, 0, kMostTokens)},
+      {"no_repeat_ngram_size", integer(options_.no_repeat_ngram_size, 0, kMostTokens)},
+      {"encoder_no_repeat_ngram_size",
+       integer(options_.encoder_no_repeat_ngram_size, 0, kMostTokens)},
       {"forced_bos_token_id", integer(options_.forced_bos, 0, last())},
       {"length_penalty", number(options_.length_penalty)},
       {"temperature", number(options_.temperature)},

@@ -13,9 +13,7 @@ namespace {
 
 // A step cannot be interrupted, so it must not take minutes. Nobody searches wider.
 constexpr int64_t kMostRowsPerSource = 1024;
-constexpr int64_t kMostEosTokens = 256;    // beams keep that many candidates each
 constexpr int64_t kDefaultNewTokens = 20;  // transformers' default where nobody names a length
-constexpr int64_t kMost = INT64_MAX / 4;   // sums of two lengths stay in 64 bits
 // Of what scores are divided or multiplied by: no score becomes infinite in float32.
 constexpr double kLeastFactor = 1e-20;
 constexpr double kMostFactor = 1e20;
@@ -57,8 +55,8 @@ class OptionsReader {
   int64_t integer(const char* name, int64_t value, int64_t low, int64_t high) {
     if (value >= low && value <= high) return value;
     wrong(name, std::to_string(value),
-          high >= kMost ? std::to_string(low) + " or more"
-                        : std::to_string(low) + " to " + std::to_string(high));
+          high >= kMostTokens ? std::to_string(low) + " or more"
+                              : std::to_string(low) + " to " + std::to_string(high));
     return low;
   }
 
@@ -81,7 +79,7 @@ class OptionsReader {
 
   // A number of tokens, where -1 leaves it to another option.
   int64_t length(const char* name, int64_t value, int64_t low, const char* expected) {
-    if (value == -1 || (value >= low && value <= kMost)) return value;
+    if (value == -1 || (value >= low && value <= kMostTokens)) return value;
     wrong(name, std::to_string(value), expected);
     return -1;
   }
@@ -106,8 +104,8 @@ class OptionsReader {
     search_.max_length =
         length("max_length", given_.max_length, 2, "2 or more (it counts the start token), or -1");
     search_.min_new_tokens = length("min_new_tokens", given_.min_new_tokens, 0, "0 or more, or -1");
-    search_.min_length = integer("min_length", given_.min_length, 0, kMost);
-    search_.max_batch_tokens = integer("max_batch_tokens", given_.max_batch_tokens, 0, kMost);
+    search_.min_length = integer("min_length", given_.min_length, 0, kMostTokens);
+    search_.max_batch_tokens = integer("max_batch_tokens", given_.max_batch_tokens, 0, kMostTokens);
     if (search_.max_batch_tokens == 0) search_.max_batch_tokens = kDefaultBatchTokens;
   }
 
@@ -133,7 +131,7 @@ class OptionsReader {
 
   void read_sampling() {
     search_.temperature = real("temperature", given_.temperature, kLeastFactor, kMostFactor);
-    search_.top_k = integer("top_k", given_.top_k, 0, kMost);
+    search_.top_k = integer("top_k", given_.top_k, 0, kMostTokens);
     search_.top_p = real("top_p", given_.top_p, 0, 1);
     search_.min_p = given_.min_p < 0 ? -1 : real("min_p", given_.min_p, 0, 1);
     search_.typical_p = real("typical_p", given_.typical_p, 0, 1, false);
@@ -149,9 +147,9 @@ class OptionsReader {
     search_.repetition_penalty =
         real("repetition_penalty", given_.repetition_penalty, kLeastFactor, kMostFactor);
     search_.no_repeat_ngram_size =
-        integer("no_repeat_ngram_size", given_.no_repeat_ngram_size, 0, kMost);
-    search_.encoder_no_repeat_ngram_size =
-        integer("encoder_no_repeat_ngram_size", given_.encoder_no_repeat_ngram_size, 0, kMost);
+        integer("no_repeat_ngram_size", given_.no_repeat_ngram_size, 0, kMostTokens);
+    search_.encoder_no_repeat_ngram_size = integer(
+        "encoder_no_repeat_ngram_size", given_.encoder_no_repeat_ngram_size, 0, kMostTokens);
     if (given_.bad_words_count < 0 || (given_.bad_words_count > 0 && !given_.bad_words_ids)) {
       wrong("bad_words_count", std::to_string(given_.bad_words_count),
             "the number of bad_words_ids");
@@ -219,8 +217,7 @@ class OptionsReader {
 
   // What only several options together can get wrong.
   void check_together() {
-    const auto ends = static_cast<int64_t>(search_.eos.size());
-    const int64_t candidates = std::max<int64_t>(2, 1 + ends);  // per beam
+    const int64_t candidates = search_.candidates_per_beam();
     if (search_.num_beams > 1 && candidates > config_.vocab_size) {
       problems_.push_back("beam search keeps " + std::to_string(candidates) +
                           " candidates per beam, the vocabulary has only " +
@@ -244,6 +241,14 @@ class OptionsReader {
 };
 
 }  // namespace
+
+bool SearchOptions::is_eos(int64_t token) const {
+  return std::find(eos.begin(), eos.end(), token) != eos.end();
+}
+
+int64_t SearchOptions::candidates_per_beam() const {
+  return std::max<int64_t>(2, 1 + static_cast<int64_t>(eos.size()));
+}
 
 std::vector<int64_t> SearchOptions::prefix_of(int64_t source) const {
   if (prefixes.empty()) return {decoder_start};

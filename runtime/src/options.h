@@ -25,6 +25,11 @@ struct SearchOptions : GenerationOptions {
   // Rows that decode one source.
   int64_t rows_per_source() const { return num_beams > 1 ? num_beams : num_return_sequences; }
 
+  bool is_eos(int64_t token) const;
+
+  // What a search keeps of each beam, so that it can go on where every eos is among the best.
+  int64_t candidates_per_beam() const;
+
   // What the decoder reads first for a source, and how many tokens, those included, it may have.
   std::vector<int64_t> prefix_of(int64_t source) const;
   int64_t length_limit(int64_t prefix) const;

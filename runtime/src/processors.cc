@@ -81,8 +81,7 @@ void Processors::penalise_repetition(float* scores, const std::vector<int64_t>& 
 void Processors::forbid_bad_words(float* scores, const std::vector<int64_t>& ids) const {
   for (const std::vector<int64_t>& word : options_.bad_words) {
     const size_t before = word.size() - 1;
-    const bool ends = before == 0 && std::find(options_.eos.begin(), options_.eos.end(), word[0]) !=
-                                         options_.eos.end();
+    const bool ends = before == 0 && options_.is_eos(word[0]);
     // A word that is an eos would keep sequences from ending: transformers leaves it out.
     if (!ends && ends_with(ids, word.data(), before)) scores[word[before]] = kForbidden;
   }

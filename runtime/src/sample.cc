@@ -35,13 +35,14 @@ class Sampling {
     for (int64_t row = 0; row < decoder_.rows(); ++row) {
       normalisers_.push_back(log_softmax(logits + row * vocab_, vocab_));
     }
-    const std::vector<float> own = own_logits(logits);
+    keep_own_logits(logits);
     if (context_.processes()) context_.process(logits, history_);
     for (int64_t row = 0; row < decoder_.rows(); ++row) {
       int64_t token = context_.config.pad;  // what a finished row of an unfinished item reads
       if (!is_finished(row)) {
         token = choose(logits + row * vocab_, row);
-        const float logit = own.empty() ? logits[row * vocab_ + token] : own[row * vocab_ + token];
+        const float logit =
+            own_.empty() ? logits[row * vocab_ + token] : own_[row * vocab_ + token];
         take(row, token, normalisers_[row](logit));
       }
       decoder_.tokens()[row] = token;
@@ -53,9 +54,9 @@ class Sampling {
   }
 
   // A copy of the logits where the options will change them, for the scores.
-  std::vector<float> own_logits(const float* logits) const {
-    if (!context_.processes() && !context_.options.do_sample) return {};
-    return std::vector<float>(logits, logits + decoder_.rows() * vocab_);
+  void keep_own_logits(const float* logits) {
+    if (!context_.processes() && !context_.options.do_sample) return;
+    own_.assign(logits, logits + decoder_.rows() * vocab_);
   }
 
   int64_t choose(float* scores, int64_t row) {
@@ -76,7 +77,8 @@ class Sampling {
   void take(int64_t row, int64_t token, float log_probability) {
     Sequence& sequence = sequences_[row];
     sequence.score += log_probability;
-    const bool ends = context_.is_eos(token), cut = new_tokens_ + 1 == context_.lengths.most_new();
+    const bool ends = context_.options.is_eos(token),
+               cut = new_tokens_ + 1 == context_.lengths.most_new();
     if (ends) {
       sequence.eos = token;
     } else {
@@ -115,7 +117,8 @@ class Sampling {
   Warpers warpers_;
   int64_t new_tokens_ = 0;
   std::vector<LogSoftmax> normalisers_;
-  std::vector<Sequence> sequences_;            // [rows]
+  std::vector<float> own_;           // the model's own logits, where the options change them
+  std::vector<Sequence> sequences_;  // [rows]
   std::vector<std::vector<int64_t>> history_;  // [rows], prefix included
 };
 

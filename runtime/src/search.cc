@@ -1,6 +1,5 @@
 #include "search.h"
 
-#include <algorithm>
 #include <cmath>
 
 #include "error.h"
@@ -14,10 +13,6 @@ SearchContext::SearchContext(const Config& config, const SearchOptions& options,
       lengths(lengths),
       processors(options, config.vocab_size, lengths),
       items_(std::move(batch)) {}
-
-bool SearchContext::is_eos(int64_t token) const {
-  return std::find(options.eos.begin(), options.eos.end(), token) != options.eos.end();
-}
 
 float SearchContext::penalty(int64_t length) const {
   return static_cast<float>(std::pow(static_cast<double>(length), options.length_penalty));

@@ -41,8 +41,6 @@ class SearchContext {
 
   const std::vector<Item>& items() const { return items_; }
 
-  bool is_eos(int64_t token) const;
-
   // length ** length_penalty in float32, the type of the scores.
   float penalty(int64_t length) const;
 

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <functional>
 #include <iostream>
+#include <random>
 #include <sstream>
 #include <string>
 #include <utility>
@@ -69,6 +70,14 @@ inline std::string expect_error(switch_status status, const std::vector<std::str
     return message;
   }
   throw Failure{"no error, expected one with \"" + show(parts) + "\""};
+}
+
+inline std::vector<float> random_normal(size_t count, float spread, unsigned seed) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal(0, spread);
+  std::vector<float> values(count);
+  for (float& value : values) value = normal(random);
+  return values;
 }
 
 using Tests = std::vector<std::pair<std::string, std::function<void()>>>;

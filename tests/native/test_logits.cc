@@ -12,18 +12,10 @@ using namespace switch_tests;
 
 namespace {
 
-std::vector<float> random_logits(size_t count, float spread, unsigned seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal(0, spread);
-  std::vector<float> values(count);
-  for (float& value : values) value = normal(random);
-  return values;
-}
-
 void log_softmax_equals_double_precision() {
   for (size_t count : {1, 5, 16, 17, 63, 1000, 32128}) {
     for (float spread : {0.1f, 3.0f, 40.0f}) {
-      const auto logits = random_logits(count, spread, 7);
+      const auto logits = random_normal(count, spread, 7);
       const double max = *std::max_element(logits.begin(), logits.end());
       double sum = 0;
       for (float logit : logits) sum += std::exp(double(logit) - max);
@@ -66,7 +58,7 @@ void argmax_is_the_lowest_index_on_ties() {
 // All continuations of two rows, sorted by a plain stable sort.
 void top_k_equals_a_sort_of_everything() {
   for (int64_t count : {3, 64, 65, 1000}) {
-    auto logits = random_logits(static_cast<size_t>(2 * count), 2, 11);
+    auto logits = random_normal(static_cast<size_t>(2 * count), 2, 11);
     // Few different values, so that there are many ties.
     for (float& logit : logits) logit = std::round(logit * 4) / 4;
     const LogSoftmax first = log_softmax(logits.data(), count);

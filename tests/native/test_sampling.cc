@@ -13,14 +13,6 @@ using namespace switch_tests;
 
 namespace {
 
-std::vector<float> random_scores(size_t count, float spread, unsigned seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal(0, spread);
-  std::vector<float> values(count);
-  for (float& value : values) value = normal(random);
-  return values;
-}
-
 std::vector<int64_t> left_of(const SearchOptions& options, std::vector<float> scores,
                              int64_t keep = 1) {
   Warpers warpers(options, keep);
@@ -72,7 +64,7 @@ struct Ranked {
 
 void top_k_keeps_the_k_best_and_ties_with_the_last() {
   for (unsigned seed = 0; seed < 20; ++seed) {
-    const auto scores = random_scores(300, 2, seed);
+    const auto scores = random_normal(300, 2, seed);
     for (int64_t k : {1, 5, 299, 300, 1000}) {
       SearchOptions options = all_off();
       options.top_k = k;
@@ -87,7 +79,7 @@ void top_k_keeps_the_k_best_and_ties_with_the_last() {
 
 void top_p_keeps_the_fewest_that_reach_p() {
   for (unsigned seed = 0; seed < 40; ++seed) {
-    const auto scores = random_scores(1 + seed * 37, seed % 2 ? 1.0f : 8.0f, seed);
+    const auto scores = random_normal(1 + seed * 37, seed % 2 ? 1.0f : 8.0f, seed);
     const Ranked ranked(scores);
     for (double top_p : {0.05, 0.5, 0.9, 0.999}) {
       size_t count = 0;
@@ -102,7 +94,7 @@ void top_p_keeps_the_fewest_that_reach_p() {
 
 void min_p_keeps_what_is_likely_enough_beside_the_best() {
   for (unsigned seed = 0; seed < 20; ++seed) {
-    const auto scores = random_scores(400, 2, seed);
+    const auto scores = random_normal(400, 2, seed);
     const Ranked ranked(scores);
     for (double min_p : {0.0, 0.01, 0.3, 1.0}) {
       size_t count = 0;
@@ -117,7 +109,7 @@ void min_p_keeps_what_is_likely_enough_beside_the_best() {
 
 void typical_p_keeps_what_is_as_surprising_as_the_average() {
   for (unsigned seed = 0; seed < 20; ++seed) {
-    const auto scores = random_scores(200, 1.5, seed);
+    const auto scores = random_normal(200, 1.5, seed);
     const Ranked ranked(scores);
     double entropy = 0;
     for (double p : ranked.p) entropy -= p * std::log(p);
