@@ -34,8 +34,9 @@ demo: built
 test: NATIVE_ARGS := -DSWITCH_BUILD_TESTS=ON
 # One OpenMP thread each: those of several PyTorch processes that share cores wait for each other.
 test: export OMP_NUM_THREADS := 1
+# What the tests build runs make of its own, which this one's flags would make talk.
 test: built
-	$(BIN)/python -m pytest -q -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL $(BIN)/python -m pytest -q -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 # Re-introduces known mistakes into a copy of the code, one at a time: a test must fail for each.
 mutations: built
