@@ -108,6 +108,7 @@ void hidden_product(const Context& context, const Moe& a, const Groups& groups, 
 void finish(const Context& context, const Moe& a) {
   if (!a.expert && !a.gate) return;
   const int64_t columns = a.wi.columns;
+  const auto* x = static_cast<const float*>(a.x);
   over_tokens(context, a.tokens, columns, [&](int64_t first, int64_t last) {
     for (int64_t t = first; t < last; ++t) {
       float* y = a.y + t * columns;
@@ -117,7 +118,7 @@ void finish(const Context& context, const Moe& a) {
       } else if (a.dropped == Dropped::kZero) {
         std::fill(y, y + columns, 0.0f);
       } else {
-        for (int64_t i = 0; i < columns; ++i) y[i] = a.x[t * columns + i] * gate;
+        for (int64_t i = 0; i < columns; ++i) y[i] = x[t * columns + i] * gate;
       }
     }
   });
@@ -142,6 +143,9 @@ Dropped parse_dropped(const std::string& name) {
 }
 
 void moe(const Context& context, const Moe& a) {
+  if (a.x_type != WeightType::kFloat32) {
+    throw std::invalid_argument("SwitchMoE: x is of half precision, expected float32 on a CPU");
+  }
   check_experts(a);
   const int64_t d_model = a.wi.columns, d_ff = a.wo.columns, width = a.wi.rows;
   const Groups groups = sort_by_expert(a);
@@ -149,7 +153,7 @@ void moe(const Context& context, const Moe& a) {
     float* hidden = scratch<float>(Slot::kHidden, a.tokens * width);
     Product product;
     product.x =
-        prepare_inputs(context, a.wi.type, {a.x, a.tokens, d_model, d_model}, Slot::kPrepared);
+        prepare_inputs(context, a.wi.type, {static_cast<const float*>(a.x), a.tokens, d_model, d_model}, Slot::kPrepared);
     product.y = hidden;
     product.y_stride = width;
     hidden_product(context, a, groups, product);

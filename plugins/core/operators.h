@@ -47,7 +47,7 @@ void key_value(const Context& context, const KeyValue& a);
 //   h = act(x[t] @ wi[e]^T)                                   wi[e] [d_ff, d_model]
 //   h = act(x[t] @ wi[e][: d_ff]^T) * (x[t] @ wi[e][d_ff :]^T)   is_gated: wi[e] [2 d_ff, d_model]
 struct Moe {
-  const float* x;  // [tokens, d_model]
+  const void* x;  // [tokens, d_model] of x_type
   int64_t tokens;
   const int32_t* expert;  // [tokens]; null: all of expert 0
   const float* gate;      // [tokens]; null: all 1
@@ -56,6 +56,7 @@ struct Moe {
   Dropped dropped;
   float* y;
   bool is_gated = false;
+  WeightType x_type = WeightType::kFloat32;  // on a CPU no other
 };
 void moe(const Context& context, const Moe& a);
 

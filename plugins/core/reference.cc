@@ -8,6 +8,7 @@ namespace switch_ops::reference {
 namespace {
 
 constexpr double kLowest = std::numeric_limits<float>::lowest();
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 // sign, 5 bits of exponent (15 is 2^0), 10 of fraction
 double from_half(uint16_t bits) {
@@ -45,12 +46,20 @@ double activation(Activation kind, double x) {
   return x;
 }
 
+// To the nearest number with `digits` binary digits whose last one is worth at least 2^last.
+double rounded(double x, int digits, int last) {
+  if (x == 0 || !std::isfinite(x)) return x;
+  const int place = std::max(std::ilogb(x) + 1 - digits, last);
+  return std::ldexp(std::nearbyint(std::ldexp(x, -place)), place);
+}
+
 // The hidden values of a token from its product with wi; of gated ones the second half are factors.
 Values hidden_values(const Moe& a, const Values& both) {
   Values hidden;
   const auto d_ff = static_cast<size_t>(a.wo.columns);
   for (size_t i = 0; i < d_ff; ++i) {
-    hidden.push_back(activation(a.activation, both[i]) * (a.is_gated ? both[d_ff + i] : 1));
+    const double h = activation(a.activation, both[i]) * (a.is_gated ? both[d_ff + i] : 1);
+    hidden.push_back(round_to(a.x_type, h));
   }
   return hidden;
 }
@@ -95,6 +104,12 @@ double bias_of(const float* bias, int64_t ahead, int64_t distance, int64_t heads
 }
 
 }  // namespace
+
+double round_to(WeightType type, double x) {
+  if (type == WeightType::kFloat16) return std::fabs(x) < 65520 ? rounded(x, 11, -24) : x * kInfinity;
+  if (type == WeightType::kBFloat16) return rounded(x, 8, -133);
+  return x;
+}
 
 double value(const Weight& w, int64_t index, int64_t row, int64_t column) {
   const int64_t line = index * w.rows + row, at = line * w.columns + column;
@@ -161,9 +176,11 @@ KeysAndValues key_value(const KeyValue& a) {
 
 Values moe(const Moe& a) {
   const int64_t columns = a.wi.columns;
+  const Weight inputs{a.x_type, a.x, nullptr, a.tokens, columns};
   Values y;
   for (int64_t t = 0; t < a.tokens; ++t) {
-    const Values x = row_of(a.x, t, columns);
+    Values x;
+    for (int64_t i = 0; i < columns; ++i) x.push_back(value(inputs, 0, t, i));
     const int64_t expert = a.expert ? a.expert[t] : 0;
     const double gate = a.gate ? a.gate[t] : 1;
     if (expert >= 0) {

@@ -16,6 +16,9 @@ using Values = std::vector<double>;
 // What the stored weight [row, column] of the matrix `index` of a stack stands for.
 double value(const Weight& weight, int64_t index, int64_t row, int64_t column);
 
+// What a variable of a float type holds of x; float32 is taken for exact.
+double round_to(WeightType type, double x);
+
 // The int8 values of a row, and the factor that makes them x again. In float32, as the document
 // says, so that a tie there is a tie here.
 struct Quantised {

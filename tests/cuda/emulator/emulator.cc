@@ -1,0 +1,273 @@
+#include "emulator.h"
+
+#include <setjmp.h>
+#include <sys/mman.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <memory>
+#include <numeric>
+#include <random>
+#include <stdexcept>
+#include <string>
+#include <unordered_map>
+
+#include "cuda_runtime.h"
+
+namespace emulator {
+
+Index threadIdx, blockIdx, blockDim, gridDim;
+
+namespace {
+
+constexpr size_t kStack = 128 * 1024;
+
+struct Fiber {
+  Thread thread;
+  std::unique_ptr<char[]> stack;
+  jmp_buf place;
+  bool started = false, ended = false;
+};
+
+struct Scheduler {
+  std::vector<Fiber> fibers;
+  Fiber* current = nullptr;
+  jmp_buf place;
+  ucontext_t home;
+  uint64_t progress = 0;  // waits that ended, and threads that did
+  std::mt19937 random{1};
+  const std::function<void()>* kernel = nullptr;
+  std::string error;
+} scheduler;
+
+// The body of every fiber. It never returns.
+void enter() {
+  try {
+    (*scheduler.kernel)();
+  } catch (const std::exception& error) {
+    if (scheduler.error.empty()) scheduler.error = error.what();
+  }
+  Fiber& self = *scheduler.current;
+  self.ended = true;
+  ++scheduler.progress;
+  --self.thread.block->alive;
+  _longjmp(scheduler.place, 1);
+}
+
+void resume(Fiber& fiber) {
+  scheduler.current = &fiber;
+  threadIdx = fiber.thread.index;
+  if (_setjmp(scheduler.place)) return;
+  if (fiber.started) _longjmp(fiber.place, 1);
+  fiber.started = true;
+  ucontext_t context;
+  getcontext(&context);
+  context.uc_stack.ss_sp = fiber.stack.get();
+  context.uc_stack.ss_size = kStack;
+  context.uc_link = nullptr;
+  makecontext(&context, enter, 0);
+  setcontext(&context);
+}
+
+template <typename T>
+void arrange(std::vector<T>& items) {
+  if (settings().order == Order::kBackward) std::reverse(items.begin(), items.end());
+  if (settings().order == Order::kShuffled) {
+    std::shuffle(items.begin(), items.end(), scheduler.random);
+  }
+}
+
+// Threads of one block, one after another, until all have ended.
+void run_block(Block& block) {
+  const int threads = block.alive;
+  if (scheduler.fibers.size() < static_cast<size_t>(threads)) {
+    scheduler.fibers.resize(static_cast<size_t>(threads));
+  }
+  std::vector<Fiber*> waiting;
+  for (int i = 0; i < threads; ++i) {
+    Fiber& fiber = scheduler.fibers[static_cast<size_t>(i)];
+    if (!fiber.stack) fiber.stack = std::make_unique<char[]>(kStack);
+    fiber.thread = Thread{};
+    fiber.thread.index.x = static_cast<unsigned>(i);
+    fiber.thread.block = &block;
+    fiber.thread.number = i;
+    fiber.started = fiber.ended = false;
+    waiting.push_back(&fiber);
+  }
+  arrange(waiting);
+  while (!waiting.empty()) {
+    const uint64_t before = scheduler.progress;
+    for (Fiber* fiber : waiting) resume(*fiber);
+    if (!scheduler.error.empty()) throw std::runtime_error(scheduler.error);
+    waiting.erase(
+        std::remove_if(waiting.begin(), waiting.end(), [](const Fiber* f) { return f->ended; }),
+        waiting.end());
+    if (scheduler.progress == before) {
+      throw std::runtime_error("emulator: " + std::to_string(waiting.size()) + " of " +
+                               std::to_string(threads) + " threads wait for ever");
+    }
+  }
+}
+
+// Shared memory that starts as garbage and ends at a page that nothing may touch.
+class Shared {
+ public:
+  explicit Shared(size_t bytes) : page_(static_cast<size_t>(sysconf(_SC_PAGESIZE))) {
+    room_ = (bytes + page_ - 1) / page_ * page_;
+    memory_ = static_cast<unsigned char*>(mmap(nullptr, room_ + page_, PROT_READ | PROT_WRITE,
+                                               MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    if (memory_ == MAP_FAILED) throw std::bad_alloc();
+    mprotect(memory_ + room_, page_, PROT_NONE);
+    // The kernels ask for 1024-byte alignment, so a size that is no multiple leaves a gap.
+    start_ = memory_ + (room_ - bytes) / 1024 * 1024;
+  }
+  ~Shared() { munmap(memory_, room_ + page_); }
+  unsigned char* start() const { return start_; }
+  void spoil() { std::memset(memory_, 0xff, room_); }
+
+ private:
+  size_t page_, room_;
+  unsigned char *memory_, *start_;
+};
+
+}  // namespace
+
+Settings& settings() {
+  static Settings current;
+  return current;
+}
+
+Thread& thread() { return scheduler.current->thread; }
+
+void wait_until(const std::function<bool()>& ready) {
+  while (!ready()) {
+    Fiber& self = *scheduler.current;
+    if (!_setjmp(self.place)) _longjmp(scheduler.place, 1);
+  }
+  ++scheduler.progress;
+}
+
+namespace {
+
+void arrive(Barrier& barrier, const std::function<int()>& expected) {
+  const uint64_t mine = barrier.passed;
+  ++barrier.arrived;
+  wait_until([&] {
+    if (barrier.passed == mine && barrier.arrived >= expected()) {
+      barrier.arrived = 0;
+      ++barrier.passed;
+    }
+    return barrier.passed != mine;
+  });
+}
+
+}  // namespace
+
+void block_barrier() {
+  Block& block = *thread().block;
+  arrive(block.barrier, [&] { return block.alive; });
+}
+
+void named_barrier(int id, int threads) {
+  arrive(thread().block->named[static_cast<size_t>(id)], [=] { return threads; });
+}
+
+Values exchange(const void* value, size_t bytes) {
+  Warp& own = warp();
+  const uint64_t mine = own.exchanges;
+  own.values[mine % 2].set(lane(), value, bytes);
+  own.arrived |= 1u << lane();
+  if (own.arrived == 0xffffffffu) {
+    own.arrived = 0;
+    ++own.exchanges;
+  }
+  wait_until([&] { return own.exchanges != mine; });
+  return own.values[mine % 2];
+}
+
+void finish(std::vector<std::vector<Deferred>>& groups, size_t pending) {
+  while (groups.size() > pending + 1) {  // the last one is still open
+    for (const Deferred& each : groups.front()) each();
+    groups.erase(groups.begin());
+  }
+}
+
+bool run_grid(const dim3& blocks, const dim3& threads, size_t shared_bytes,
+              const std::function<void()>& kernel) {
+  const unsigned count = threads.x * threads.y * threads.z;
+  if (count == 0 || count > 1024 || count % 32 || threads.x != count || blocks.x == 0 ||
+      blocks.y == 0 || blocks.z == 0 || blocks.y > 65535 || blocks.z > 65535 ||
+      shared_bytes > static_cast<size_t>(settings().shared_bytes)) {
+    return false;
+  }
+  std::vector<Index> order;
+  for (unsigned z = 0; z < blocks.z; ++z) {
+    for (unsigned y = 0; y < blocks.y; ++y) {
+      for (unsigned x = 0; x < blocks.x; ++x) order.push_back({x, y, z});
+    }
+  }
+  arrange(order);
+  Shared shared(shared_bytes);
+  scheduler.kernel = &kernel;
+  scheduler.error.clear();
+  blockDim = {threads.x, threads.y, threads.z};
+  gridDim = {blocks.x, blocks.y, blocks.z};
+  for (const Index& index : order) {
+    shared.spoil();
+    blockIdx = index;
+    Block block;
+    block.index = index;
+    block.shared = shared.start();
+    block.shared_bytes = shared_bytes;
+    block.alive = static_cast<int>(count);
+    block.warps.resize(count / 32);
+    run_block(block);
+  }
+  return true;
+}
+
+}  // namespace emulator
+
+namespace {
+
+struct Allocation {
+  void* start;
+  size_t bytes;
+};
+std::unordered_map<void*, Allocation> allocations;
+
+}  // namespace
+
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+  const emulator::Settings& s = emulator::settings();
+  switch (attribute) {
+    case cudaDevAttrComputeCapabilityMajor: *value = s.major; break;
+    case cudaDevAttrComputeCapabilityMinor: *value = s.minor; break;
+    case cudaDevAttrMultiProcessorCount: *value = s.processors; break;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = s.shared_bytes; break;
+  }
+  return cudaSuccess;
+}
+
+// Ends at a page that nothing may touch, as exactly as 16-byte alignment allows; starts as 0xff.
+cudaError_t cudaMalloc(void** pointer, size_t bytes) {
+  const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  const size_t rounded = (bytes + 15) / 16 * 16;
+  const size_t room = (rounded + page - 1) / page * page;
+  void* start = mmap(nullptr, room + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (start == MAP_FAILED) return cudaErrorMemoryAllocation;
+  mprotect(static_cast<char*>(start) + room, page, PROT_NONE);
+  std::memset(start, 0xff, room);
+  *pointer = static_cast<char*>(start) + room - rounded;
+  allocations[*pointer] = {start, room + page};
+  return cudaSuccess;
+}
+
+cudaError_t cudaFree(void* pointer) {
+  const auto found = allocations.find(pointer);
+  if (found == allocations.end()) return pointer ? cudaErrorInvalidValue : cudaSuccess;
+  munmap(found->second.start, found->second.bytes);
+  allocations.erase(found);
+  return cudaSuccess;
+}
