@@ -1,14 +1,21 @@
 # make demo      set up .venv, build, export the demo model, decode with it
 # make test      the same set-up, then every test
 #
+# make gpu-test  on a machine with a GPU and PyTorch: build the CUDA kernels, test them
+# make gpu-bench the same build, then measure them and their peers
+#
 # Variables: PYTHON       the interpreter that .venv is made from (3.11 or later)
 #            TORCH_INDEX  pip index for torch alone; see README.md for PyTorch's index of CPU builds
 #            TEST_JOBS    test files that run at once; each takes about 3 GB of memory
 #            PYTEST_ARGS  more arguments for pytest
+#            GPU_PYTHON   the interpreter that has PyTorch, for gpu-test and gpu-bench
+#            GPU_BENCH_ARGS  e.g. "--only '8 tokens' --stages ours": docs/performance.md
 PYTHON ?= python3
 TORCH_INDEX ?=
 TEST_JOBS ?= 2
 PYTEST_ARGS ?=
+GPU_PYTHON ?= python3
+GPU_BENCH_ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -24,7 +31,8 @@ pip_failed = $(call explain,"pip could not install $(1); its own message is abov
   "Without a network name a local index in pip's settings: PIP_INDEX_URL or PIP_FIND_LINKS.")
 
 .DELETE_ON_ERROR:
-.PHONY: demo test setup built native mutations check-released lint bench bench-full clean
+.PHONY: demo test setup built native mutations check-released lint bench bench-full clean gpu-test \
+  gpu-bench gpu-built
 
 demo: built
 	@rm -rf $(DEMO) && mkdir -p $(dir $(DEMO))
@@ -55,9 +63,29 @@ bench: built $(VENV)/.stamp-bench
 bench-full: built $(VENV)/.stamp-bench
 	$(BIN)/python -m switch_bench.suite --full
 
+# --- on a machine with a GPU: no .venv, nothing is installed ---
+GPU_TREE := build/gpu
+gpu-test gpu-bench: export PYTHONPATH := $(CURDIR)/benchmarks:$(CURDIR)/exporter:$(CURDIR)/plugins/python
+gpu-test gpu-built: export PATH := $(PATH):/usr/local/cuda/bin
+
+gpu-test: gpu-built
+	sh tests/gpu/native.sh $(GPU_TREE)
+	$(GPU_PYTHON) -m pytest -q -p no:cacheprovider -c tests/gpu/pytest.ini tests/gpu $(PYTEST_ARGS)
+
+gpu-bench: gpu-built
+	$(GPU_PYTHON) -m switch_gpu_bench $(GPU_BENCH_ARGS)
+
+# For the present GPU alone; 90a has the instructions that only 9.0 runs.
+gpu-built:
+	@set -e; capability=$$($(GPU_PYTHON) cmake/gpu_capability.py); \
+	  cmake -S plugins/core/cuda -B $(GPU_TREE) -DCMAKE_CUDA_ARCHITECTURES=$$capability-real \
+	    -DSWITCH_BUILD_TESTS=ON; \
+	  cmake --build $(GPU_TREE) --parallel; \
+	  cmake --install $(GPU_TREE) --component cuda --prefix plugins/python
+
 lint: $(VENV)/.stamp-lint
 	$(BIN)/ruff check .
-	git ls-files '*.h' '*.hpp' '*.c' '*.cc' | xargs -r $(BIN)/clang-format --dry-run --Werror
+	git ls-files '*.h' '*.hpp' '*.c' '*.cc' '*.cu' | xargs -r $(BIN)/clang-format --dry-run --Werror
 
 setup: $(VENV)/.stamp-install
 

@@ -1,8 +1,10 @@
 """Fixtures that several test files use. Each variant is made and exported once per session."""
 
+import fcntl
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +14,19 @@ from checkpoints import VARIANTS, Variant, load_oracle, make_checkpoint, random_
 from directories import with_tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
+#: It has settings of its own, tests/gpu/pytest.ini, and a conftest.py that is not to replace this.
+collect_ignore = ["gpu"]
+#: Files that pytest's workers start with, so that none of them is all that is left at the end.
+LONGEST = (
+    "test_sanitizers_address", "test_sanitizers_thread", "test_export_cli", "test_hub",
+    "test_parity_generate", "test_embedding", "test_memory",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first; the others stay in their order."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 
 
 def command(module: str, *arguments: object) -> str:
@@ -23,6 +38,15 @@ def command(module: str, *arguments: object) -> str:
     )
     assert result.returncode == 0, result.stderr
     return result.stdout
+
+
+def made_once(path: Path, make: Callable[[], object]) -> Path:
+    """`path` in a folder that workers share: the first that asks makes it, the others wait."""
+    with path.with_name(f".{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            make()
+    return path
 
 
 @dataclass
@@ -38,17 +62,17 @@ class Case:
     def checkpoint(self) -> Path:
         """The Hugging Face directory."""
         path = self.folder / f"{self.name}-checkpoint"
-        return path if path.exists() else make_checkpoint(path, self.variant)
+        return made_once(path, lambda: make_checkpoint(path, self.variant))
 
     def directory(self, task: str = "seq2seq") -> Path:
         """The exported model directory."""
         import switch_export
 
         output = self.folder / f"{self.name}-{task}"
-        if not output.exists():
-            options = {"verify": False, "task": task} | self.variant.export
-            switch_export.export(str(self.checkpoint), output, **options)
-        return output
+        options = {"verify": False, "task": task} | self.variant.export
+        return made_once(
+            output, lambda: switch_export.export(str(self.checkpoint), output, **options)
+        )
 
     def model(self, task: str = "seq2seq"):
         """The directory in switch_runtime."""
@@ -65,14 +89,24 @@ class Case:
 
 
 @pytest.fixture(scope="session")
-def cases(tmp_path_factory) -> dict[str, Case]:
+def shared(tmp_path_factory, request) -> Path:
+    """A folder of this session that all of its workers see."""
+    folder = tmp_path_factory.getbasetemp()
+    if hasattr(request.config, "workerinput"):  # a worker's folder is inside the session's
+        folder = folder.parent
+    folder /= "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cases(shared) -> dict[str, Case]:
     """Every variant by name.
 
     tests/mutations.py sets SWITCH_TEST_VARIANTS to a folder that several sessions share, where only
     the runtime differs between them.
     """
-    shared = os.environ.get("SWITCH_TEST_VARIANTS")
-    folder = Path(shared) if shared else tmp_path_factory.mktemp("variants")
+    folder = Path(os.environ.get("SWITCH_TEST_VARIANTS") or shared)
     return {name: Case(name, variant, folder) for name, variant in VARIANTS.items()}
 
 
@@ -136,13 +170,16 @@ def hf_model(tiny):
 
 
 @pytest.fixture(scope="session")
-def switch_tiny_directory(tmp_path_factory) -> Path:
+def switch_tiny_directory(shared) -> Path:
     """examples/switch-tiny, exported by the command."""
-    output = tmp_path_factory.mktemp("switch-tiny") / "exported"
-    checkpoint = ROOT / "examples" / "switch-tiny"
-    printed = command("switch_export", "--model", checkpoint, "--output", output)
-    assert printed.splitlines()[-1] == str(output)
-    return output
+    output = shared / "switch-tiny"
+
+    def make() -> None:
+        checkpoint = ROOT / "examples" / "switch-tiny"
+        printed = command("switch_export", "--model", checkpoint, "--output", output)
+        assert printed.splitlines()[-1] == str(output)
+
+    return made_once(output, make)
 
 
 @pytest.fixture(scope="session")

@@ -45,6 +45,16 @@ class Clock(list):
     now = 0.0
 
 
+@pytest.fixture(autouse=True)
+def torch_threads():
+    """Engines set them for the process; on shared cores that slows all tests that follow."""
+    import torch
+
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def clock(monkeypatch):
     clock = Clock()

@@ -5,7 +5,7 @@ import json
 import pytest
 from small_checkpoint import save_small
 
-from switch_export import VerificationFailed, export, storage
+from switch_export import VerificationFailed, export, graph, storage
 
 SIZES = {"d_model": 64, "d_ff": 96, "d_kv": 16, "vocab_size": 60, "num_experts": 4}
 
@@ -21,6 +21,22 @@ def checkpoint(tmp_path_factory):
             tensor *= tensor.shape[-1] ** -0.5
     save_file(state, path / "model.safetensors", metadata={"format": "pt"})
     return path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def traced_once():
+    """Tests of one precision differ in what is written, not in the graphs that are traced."""
+    original, traced = graph.trace, {}
+
+    def trace(plan):
+        key = plan.config, plan.precision, plan.name
+        if key not in traced:
+            traced[key] = original(plan)
+        return traced[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(graph, "trace", trace)
+        yield
 
 
 @pytest.fixture

@@ -152,8 +152,9 @@ void moe(const Context& context, const Moe& a) {
   if (groups.count > 0) {
     float* hidden = scratch<float>(Slot::kHidden, a.tokens * width);
     Product product;
-    product.x =
-        prepare_inputs(context, a.wi.type, {static_cast<const float*>(a.x), a.tokens, d_model, d_model}, Slot::kPrepared);
+    product.x = prepare_inputs(context, a.wi.type,
+                               {static_cast<const float*>(a.x), a.tokens, d_model, d_model},
+                               Slot::kPrepared);
     product.y = hidden;
     product.y_stride = width;
     hidden_product(context, a, groups, product);

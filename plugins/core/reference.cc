@@ -106,7 +106,8 @@ double bias_of(const float* bias, int64_t ahead, int64_t distance, int64_t heads
 }  // namespace
 
 double round_to(WeightType type, double x) {
-  if (type == WeightType::kFloat16) return std::fabs(x) < 65520 ? rounded(x, 11, -24) : x * kInfinity;
+  if (type == WeightType::kFloat16)
+    return std::fabs(x) < 65520 ? rounded(x, 11, -24) : x * kInfinity;
   if (type == WeightType::kBFloat16) return rounded(x, 8, -133);
   return x;
 }

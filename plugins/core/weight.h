@@ -1,4 +1,6 @@
 // Matrices in nn.Linear layout, as the mapped file holds them: docs/operators.md, "Weights".
+//
+// constexpr: for nvcc, which lets such functions run on a device (--expt-relaxed-constexpr).
 #ifndef SWITCH_CORE_WEIGHT_H_
 #define SWITCH_CORE_WEIGHT_H_
 
@@ -22,7 +24,7 @@ struct Weight {
   int64_t block = 0;  // columns that share a scale; 0: a whole row
   int64_t count = 1;
 
-  int64_t row_bytes() const {
+  constexpr int64_t row_bytes() const {
     switch (type) {
       case WeightType::kFloat32: return columns * 4;
       case WeightType::kFloat16: return columns * 2;
@@ -33,17 +35,17 @@ struct Weight {
     return 0;
   }
 
-  int64_t blocks() const { return block == 0 ? 1 : (columns + block - 1) / block; }
+  constexpr int64_t blocks() const { return block == 0 ? 1 : (columns + block - 1) / block; }
 
   // Rows from `first` on of the matrix `index` of the stack.
-  const char* row(int64_t first, int64_t index = 0) const {
+  constexpr const char* row(int64_t first, int64_t index = 0) const {
     return static_cast<const char*>(data) + (index * rows + first) * row_bytes();
   }
-  const float* row_scale(int64_t first, int64_t index = 0) const {
+  constexpr const float* row_scale(int64_t first, int64_t index = 0) const {
     return scale ? scale + (index * rows + first) * blocks() : nullptr;
   }
 
-  Weight slice(int64_t index) const {
+  constexpr Weight slice(int64_t index) const {
     Weight one = *this;
     one.data = row(0, index);
     one.scale = row_scale(0, index);

@@ -80,14 +80,15 @@ void a_missing_barrier_shows() {
     for (auto order : {emulator::Order::kForward, emulator::Order::kBackward}) {
       emulator::settings().order = order;
       count += !error_of([=] {
-        run(64, 256, [=] {
-          auto* memory = reinterpret_cast<int*>(ptx::shared_memory());
-          memory[threadIdx.x] = static_cast<int>(threadIdx.x);
-          if (barrier) __syncthreads();
-          const unsigned next = (threadIdx.x + 1) % 64;
-          if (memory[next] != static_cast<int>(next)) throw std::runtime_error("not yet written");
-        });
-      }).empty();
+                  run(64, 256, [=] {
+                    auto* memory = reinterpret_cast<int*>(ptx::shared_memory());
+                    memory[threadIdx.x] = static_cast<int>(threadIdx.x);
+                    if (barrier) __syncthreads();
+                    const unsigned next = (threadIdx.x + 1) % 64;
+                    if (memory[next] != static_cast<int>(next))
+                      throw std::runtime_error("not yet written");
+                  });
+                }).empty();
     }
     return count;
   };

@@ -45,13 +45,18 @@ inline void expect(bool holds, const std::string& what) {
 }
 
 template <typename A, typename B>
+[[noreturn]] void differ(const A& found, const B& expected, const std::string& what) {
+  throw Failure{what + " is " + show(found) + ", expected " + show(expected)};
+}
+
+template <typename A, typename B>
 void expect_equal(const A& found, const B& expected, const std::string& what) {
-  expect(found == expected, what + " is " + show(found) + ", expected " + show(expected));
+  if (!(found == expected)) differ(found, expected, what);
 }
 
 inline void expect_close(double found, double expected, double tolerance, const std::string& what) {
-  expect(std::abs(found - expected) <= tolerance * std::max(1.0, std::abs(expected)),
-         what + " is " + show(found) + ", expected " + show(expected));
+  const bool close = std::abs(found - expected) <= tolerance * std::max(1.0, std::abs(expected));
+  if (!close) differ(found, expected, what);
 }
 
 // The message of the Error that `body` throws; it must have the status and hold every part.

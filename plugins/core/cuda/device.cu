@@ -1,9 +1,8 @@
-#include "device.h"
-
 #include <array>
 #include <mutex>
 #include <optional>
 
+#include "device.h"
 #include "launch.h"
 
 namespace switch_ops::cuda {

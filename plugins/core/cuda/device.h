@@ -5,9 +5,9 @@
 namespace switch_ops::cuda {
 
 struct Device {
-  int major, minor;   // compute capability
-  int processors;     // streaming multiprocessors
-  int shared_bytes;   // the most dynamic shared memory of one block
+  int major, minor;  // compute capability
+  int processors;    // streaming multiprocessors
+  int shared_bytes;  // the most dynamic shared memory of one block
 };
 
 // Of the current device, asked once for each. Throws std::runtime_error where there is none.

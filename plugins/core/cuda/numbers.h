@@ -66,7 +66,9 @@ __device__ __forceinline__ float round_to(WeightType type, float value) {
 
 // Eight codes of int4 (docs/operators.md) as signed bytes: those at 0, 2, 4, 6 and at 1, 3, 5, 7.
 __device__ __forceinline__ uint2 unpack_int4(uint32_t codes) {
-  const auto signed_bytes = [](uint32_t v) { return ((v | 0x80808080u) - 0x08080808u) ^ 0x80808080u; };
+  const auto signed_bytes = [](uint32_t v) {
+    return ((v | 0x80808080u) - 0x08080808u) ^ 0x80808080u;
+  };
   return make_uint2(signed_bytes(codes & 0x0f0f0f0fu), signed_bytes((codes >> 4) & 0x0f0f0f0fu));
 }
 

@@ -1,10 +1,10 @@
 // The part of CUDA that our kernels use, in plain C++: they run on a machine without a GPU.
 //
 // Every CUDA thread is a fiber on the calling thread. A fiber runs until it has to wait (for a
-// barrier, a warp, a copy); then another one goes on, in an order that `emulator::Settings` chooses:
-// code that works only in one order has a barrier too few. What is wrong beyond that shows as well:
-// memory starts as garbage, device arrays end at a page that nothing may touch, copies arrive as
-// late as they may, threads that wait for ever are an error.
+// barrier, a warp, a copy); then another one goes on, in an order that `emulator::Settings`
+// chooses: code that works only in one order has a barrier too few. What is wrong beyond that shows
+// as well: memory starts as garbage, device arrays end at a page that nothing may touch, copies
+// arrive as late as they may, threads that wait for ever are an error.
 #ifndef SWITCH_TESTS_CUDA_RUNTIME_H_
 #define SWITCH_TESTS_CUDA_RUNTIME_H_
 
@@ -33,20 +33,40 @@ using emulator::blockIdx;
 using emulator::gridDim;
 using emulator::threadIdx;
 
-struct alignas(8) uint2 { uint32_t x, y; };
-struct alignas(16) uint4 { uint32_t x, y, z, w; };
-struct alignas(8) float2 { float x, y; };
-struct alignas(16) float4 { float x, y, z, w; };
-struct alignas(8) int2 { int x, y; };
-struct alignas(16) int4 { int x, y, z, w; };
+struct alignas(8) uint2 {
+  uint32_t x, y;
+};
+struct alignas(16) uint4 {
+  uint32_t x, y, z, w;
+};
+struct alignas(8) float2 {
+  float x, y;
+};
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
+struct alignas(8) int2 {
+  int x, y;
+};
+struct alignas(16) int4 {
+  int x, y, z, w;
+};
 inline uint2 make_uint2(uint32_t x, uint32_t y) { return {x, y}; }
 inline uint4 make_uint4(uint32_t x, uint32_t y, uint32_t z, uint32_t w) { return {x, y, z, w}; }
 inline float2 make_float2(float x, float y) { return {x, y}; }
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 inline int2 make_int2(int x, int y) { return {x, y}; }
 
-inline float __uint_as_float(uint32_t v) { float f; std::memcpy(&f, &v, 4); return f; }
-inline uint32_t __float_as_uint(float v) { uint32_t u; std::memcpy(&u, &v, 4); return u; }
+inline float __uint_as_float(uint32_t v) {
+  float f;
+  std::memcpy(&f, &v, 4);
+  return f;
+}
+inline uint32_t __float_as_uint(float v) {
+  uint32_t u;
+  std::memcpy(&u, &v, 4);
+  return u;
+}
 inline float __int2float_rn(int v) { return static_cast<float>(v); }
 inline int __float2int_rn(float v) { return static_cast<int>(std::nearbyintf(v)); }
 inline float rsqrtf(float v) { return 1 / std::sqrt(v); }
@@ -55,11 +75,21 @@ inline int __popc(uint32_t v) { return __builtin_popcount(v); }
 inline int __ffs(int v) { return __builtin_ffs(v); }
 inline int __clz(int v) { return v ? __builtin_clz(static_cast<unsigned>(v)) : 32; }
 template <typename T>
-T __ldg(const T* pointer) { return *pointer; }
+T __ldg(const T* pointer) {
+  return *pointer;
+}
 template <typename T>
-constexpr T min(T a, T b) { return b < a ? b : a; }
+T __ldcg(const T* pointer) {
+  return *pointer;
+}
 template <typename T>
-constexpr T max(T a, T b) { return a < b ? b : a; }
+constexpr T min(T a, T b) {
+  return b < a ? b : a;
+}
+template <typename T>
+constexpr T max(T a, T b) {
+  return a < b ? b : a;
+}
 
 // --- threads ---
 
@@ -93,7 +123,9 @@ inline unsigned __ballot_sync(unsigned, int predicate) {
   return bits;
 }
 inline int __any_sync(unsigned mask, int predicate) { return __ballot_sync(mask, predicate) != 0; }
-inline int __all_sync(unsigned mask, int predicate) { return __ballot_sync(mask, predicate) == mask; }
+inline int __all_sync(unsigned mask, int predicate) {
+  return __ballot_sync(mask, predicate) == mask;
+}
 template <typename T>
 unsigned __match_any_sync(unsigned, T v) {
   const auto values = emulator::exchange(v);
@@ -106,7 +138,10 @@ unsigned __match_any_sync(unsigned, T v) {
 
 enum cudaError_t { cudaSuccess = 0, cudaErrorMemoryAllocation = 2, cudaErrorInvalidValue = 1 };
 enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
-enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
+enum cudaFuncAttribute {
+  cudaFuncAttributeMaxDynamicSharedMemorySize,
+  cudaFuncAttributePreferredSharedMemoryCarveout,
+};
 enum cudaLaunchAttributeID { cudaLaunchAttributeProgrammaticStreamSerialization };
 enum cudaDeviceAttr {
   cudaDevAttrComputeCapabilityMajor,
@@ -118,7 +153,9 @@ using cudaStream_t = void*;
 
 struct cudaLaunchAttribute {
   cudaLaunchAttributeID id;
-  struct { int programmaticStreamSerializationAllowed; } val;
+  struct {
+    int programmaticStreamSerializationAllowed;
+  } val;
 };
 struct cudaLaunchConfig_t {
   dim3 gridDim, blockDim;
@@ -131,7 +168,10 @@ struct cudaLaunchConfig_t {
 inline const char* cudaGetErrorString(cudaError_t) { return "error of the emulator"; }
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 inline cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
-inline cudaError_t cudaGetDevice(int* device) { *device = 0; return cudaSuccess; }
+inline cudaError_t cudaGetDevice(int* device) {
+  *device = 0;
+  return cudaSuccess;
+}
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device);
 cudaError_t cudaMalloc(void** pointer, size_t bytes);
 cudaError_t cudaFree(void* pointer);

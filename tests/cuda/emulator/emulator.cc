@@ -115,8 +115,8 @@ class Shared {
  public:
   explicit Shared(size_t bytes) : page_(static_cast<size_t>(sysconf(_SC_PAGESIZE))) {
     room_ = (bytes + page_ - 1) / page_ * page_;
-    memory_ = static_cast<unsigned char*>(mmap(nullptr, room_ + page_, PROT_READ | PROT_WRITE,
-                                               MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    memory_ = static_cast<unsigned char*>(
+        mmap(nullptr, room_ + page_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
     if (memory_ == MAP_FAILED) throw std::bad_alloc();
     mprotect(memory_ + room_, page_, PROT_NONE);
     // The kernels ask for 1024-byte alignment, so a size that is no multiple leaves a gap.
@@ -255,7 +255,8 @@ cudaError_t cudaMalloc(void** pointer, size_t bytes) {
   const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
   const size_t rounded = (bytes + 15) / 16 * 16;
   const size_t room = (rounded + page - 1) / page * page;
-  void* start = mmap(nullptr, room + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* start =
+      mmap(nullptr, room + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (start == MAP_FAILED) return cudaErrorMemoryAllocation;
   mprotect(static_cast<char*>(start) + room, page, PROT_NONE);
   std::memset(start, 0xff, room);

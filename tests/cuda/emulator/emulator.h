@@ -67,8 +67,8 @@ struct Block {
   unsigned char* shared = nullptr;
   size_t shared_bytes = 0;
   int alive = 0;
-  Barrier barrier;                   // of all threads that have not ended
-  std::array<Barrier, 16> named;     // bar.sync id, count
+  Barrier barrier;                // of all threads that have not ended
+  std::array<Barrier, 16> named;  // bar.sync id, count
   std::vector<Warp> warps;
 };
 
@@ -79,15 +79,13 @@ struct Thread {
   Index index;
   Block* block = nullptr;
   int number = 0;
-  std::vector<std::vector<Deferred>> groups = std::vector<std::vector<Deferred>>(1);  // cp.async
+  std::vector<std::vector<Deferred>> groups = std::vector<std::vector<Deferred>>(1);    // cp.async
   std::vector<std::vector<Deferred>> products = std::vector<std::vector<Deferred>>(1);  // wgmma
 };
 
 Thread& thread();
 inline int lane() { return thread().number % 32; }
-inline Warp& warp() {
-  return thread().block->warps[static_cast<size_t>(thread().number / 32)];
-}
+inline Warp& warp() { return thread().block->warps[static_cast<size_t>(thread().number / 32)]; }
 
 // Let others go on until `ready()`; throws where nothing ever makes it so.
 void wait_until(const std::function<bool()>& ready);

@@ -41,6 +41,16 @@ inline int32_t dot4(uint32_t a, uint32_t b, int32_t c) {
   return c;
 }
 
+inline uint32_t select_bytes(uint32_t low, uint32_t high, uint32_t which) {
+  const uint64_t both = static_cast<uint64_t>(high) << 32 | low;
+  uint32_t result = 0;
+  for (int i = 0; i < 4; ++i) {
+    const uint32_t from = which >> 4 * i & 7;
+    result |= static_cast<uint32_t>(both >> 8 * from & 0xff) << 8 * i;
+  }
+  return result;
+}
+
 // --- memory ---
 
 inline void check_aligned(const void* pointer, const char* what) {
@@ -54,12 +64,29 @@ inline uint4 load_once(const void* pointer) {
   std::memcpy(&v, pointer, 16);
   return v;
 }
+// Reads, so that a wrong address shows; on a device it would not.
+inline void prefetch(const void* pointer) {
+  static_cast<void>(*static_cast<const volatile char*>(pointer));
+}
 inline void async_copy16(void* to, const void* from, bool valid) {
   check_aligned(to, "async_copy16");
   if (valid) check_aligned(from, "async_copy16");
   emulator::thread().groups.back().push_back([=] {
-    if (valid) std::memcpy(to, from, 16);
-    else std::memset(to, 0, 16);
+    if (valid)
+      std::memcpy(to, from, 16);
+    else
+      std::memset(to, 0, 16);
+  });
+}
+inline void async_copy4(void* to, const void* from, bool valid) {
+  if (reinterpret_cast<uintptr_t>(to) % 4 || (valid && reinterpret_cast<uintptr_t>(from) % 4)) {
+    throw std::runtime_error("async_copy4 of an address that is no multiple of 4");
+  }
+  emulator::thread().groups.back().push_back([=] {
+    if (valid)
+      std::memcpy(to, from, 4);
+    else
+      std::memset(to, 0, 4);
   });
 }
 inline void async_commit() { emulator::thread().groups.emplace_back(); }
@@ -116,7 +143,8 @@ inline void multiply_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t 
 inline void multiply_f16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
   multiply(d, a, b, [](uint32_t x, uint32_t y) {
     return f16_to_float(static_cast<uint16_t>(x)) * f16_to_float(static_cast<uint16_t>(y)) +
-           f16_to_float(static_cast<uint16_t>(x >> 16)) * f16_to_float(static_cast<uint16_t>(y >> 16));
+           f16_to_float(static_cast<uint16_t>(x >> 16)) *
+               f16_to_float(static_cast<uint16_t>(y >> 16));
   });
 }
 inline void multiply_s8(int32_t (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {

@@ -44,6 +44,12 @@ __device__ __forceinline__ int32_t dot4(uint32_t a, uint32_t b, int32_t c) {
   return __dp4a(static_cast<int>(a), static_cast<int>(b), c);
 }
 
+// Four of the eight bytes of `low` (0 to 3) and `high` (4 to 7): byte i of the result is the one
+// that the hexadecimal digit i of `which` names.
+__device__ __forceinline__ uint32_t select_bytes(uint32_t low, uint32_t high, uint32_t which) {
+  return __byte_perm(low, high, which);
+}
+
 // --- memory ---
 
 // 16 bytes that nobody writes while the kernel runs and that are not read again.
@@ -55,18 +61,30 @@ __device__ __forceinline__ uint4 load_once(const void* pointer) {
   return v;
 }
 
+// Ask for the line of memory that holds `pointer` to be in the second-level cache.
+__device__ __forceinline__ void prefetch(const void* pointer) {
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(pointer));
+}
+
 // Copy 16 bytes from global to shared memory, zeros where not `valid` (then `from` is not read).
 // There after async_wait; both pointers 16-byte aligned.
 __device__ __forceinline__ void async_copy16(void* to, const void* from, bool valid) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)),
-               "l"(from), "r"(valid ? 16 : 0)
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from),
+               "r"(valid ? 16 : 0)
+               : "memory");
+}
+// The same with 4 bytes and 4-byte aligned pointers.
+__device__ __forceinline__ void async_copy4(void* to, const void* from, bool valid) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(shared_address(to)), "l"(from),
+               "r"(valid ? 4 : 0)
                : "memory");
 }
 // Close a group of this thread's copies.
 __device__ __forceinline__ void async_commit() {
   asm volatile("cp.async.commit_group;" ::: "memory");
 }
-// All but the last `kPending` groups of this thread are there (for this thread: a barrier tells others).
+// All but the last `kPending` groups of this thread are there (for this thread: a barrier tells
+// others).
 template <int kPending>
 __device__ __forceinline__ void async_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
