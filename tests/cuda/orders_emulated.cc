@@ -6,12 +6,14 @@ namespace switch_tests {
 void in_every_order(int major, const std::string& what, const std::function<void()>& body) {
   using emulator::Order;
   emulator::settings().major = major;
+  emulator::settings().overlaps = true;
   const std::pair<Order, const char*> orders[] = {
       {Order::kForward, "forward"}, {Order::kBackward, "backward"}, {Order::kShuffled, "shuffled"}};
   for (const auto& [order, name] : orders) {
     emulator::settings().order = order;
     try {
       body();
+      emulator::synchronise();
     } catch (const Failure& failure) {
       throw Failure{what + ", threads " + name + ": " + failure.message};
     } catch (const std::exception& error) {

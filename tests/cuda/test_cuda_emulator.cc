@@ -105,6 +105,29 @@ void threads_that_wait_for_ever_are_an_error() {
   expect(error.find("3 of 64 threads wait for ever") != std::string::npos, error);
 }
 
+// One kernel writes what the next one reads; the next one may start early.
+void reading_before_dependency_wait_shows() {
+  const auto result = [](bool waits) {
+    DeviceArray<int32_t> values(32), copies(32);
+    const auto start = [](const std::function<void()>& kernel) {
+      expect(emulator::run_grid(dim3(1), dim3(32), 0, kernel, true), "the launch is accepted");
+    };
+    emulator::settings().overlaps = true;
+    start([&] {
+      ptx::dependency_wait();
+      values.data()[threadIdx.x] = 7;
+    });
+    start([&] {
+      if (waits) ptx::dependency_wait();
+      copies.data()[threadIdx.x] = values.data()[threadIdx.x];
+      ptx::dependency_wait();
+    });
+    return copies.values()[0];
+  };
+  expect_equal(result(true), 7, "what a kernel that waits has read");
+  expect_equal(result(false), -1, "what one that does not has read");
+}
+
 void a_launch_that_no_device_takes_is_refused() {
   const auto nothing = [] {};
   expect(!emulator::run_grid(dim3(1), dim3(2048), 0, nothing), "2048 threads");
@@ -121,6 +144,7 @@ int main() {
       {"a copy arrives when it is waited for", a_copy_arrives_when_it_is_waited_for},
       {"a missing barrier shows", a_missing_barrier_shows},
       {"threads that wait for ever are an error", threads_that_wait_for_ever_are_an_error},
+      {"reading before dependency_wait shows", reading_before_dependency_wait_shows},
       {"a launch that no device takes is refused", a_launch_that_no_device_takes_is_refused},
   });
 }

@@ -12,6 +12,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <tuple>
+#include <type_traits>
 #include <utility>
 
 #include "emulator.h"
@@ -167,7 +169,10 @@ struct cudaLaunchConfig_t {
 
 inline const char* cudaGetErrorString(cudaError_t) { return "error of the emulator"; }
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
-inline cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
+inline cudaError_t cudaDeviceSynchronize() {
+  emulator::synchronise();
+  return cudaSuccess;
+}
 inline cudaError_t cudaGetDevice(int* device) {
   *device = 0;
   return cudaSuccess;
@@ -176,10 +181,12 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
 cudaError_t cudaMalloc(void** pointer, size_t bytes);
 cudaError_t cudaFree(void* pointer);
 inline cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind) {
+  emulator::synchronise();
   if (bytes) std::memcpy(to, from, bytes);
   return cudaSuccess;
 }
 inline cudaError_t cudaMemset(void* to, int value, size_t bytes) {
+  emulator::synchronise();
   if (bytes) std::memset(to, value, bytes);
   return cudaSuccess;
 }
@@ -191,8 +198,11 @@ cudaError_t cudaFuncSetAttribute(Kernel*, cudaFuncAttribute, int bytes) {
 template <typename... Params, typename... Args>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Params...),
                                Args&&... args) {
-  const auto run = [&] { kernel(static_cast<Params>(args)...); };
-  return emulator::run_grid(config->gridDim, config->blockDim, config->dynamicSmemBytes, run)
+  const std::tuple<std::decay_t<Params>...> own(std::forward<Args>(args)...);
+  const auto run = [=] { std::apply(kernel, own); };
+  const bool overlaps = config->numAttrs > 0;
+  return emulator::run_grid(config->gridDim, config->blockDim, config->dynamicSmemBytes, run,
+                            overlaps)
              ? cudaSuccess
              : cudaErrorInvalidValue;
 }

@@ -6,12 +6,15 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdio>
+#include <cstdlib>
 #include <memory>
 #include <numeric>
 #include <random>
 #include <stdexcept>
 #include <string>
 #include <unordered_map>
+#include <utility>
 
 #include "cuda_runtime.h"
 
@@ -23,28 +26,42 @@ namespace {
 
 constexpr size_t kStack = 128 * 1024;
 
+// Stacks are used again: making one costs more than most threads do.
+class Stacks {
+ public:
+  std::unique_ptr<char[]> take() {
+    if (free_.empty()) return std::make_unique<char[]>(kStack);
+    auto stack = std::move(free_.back());
+    free_.pop_back();
+    return stack;
+  }
+  void give_back(std::unique_ptr<char[]> stack) { free_.push_back(std::move(stack)); }
+
+ private:
+  std::vector<std::unique_ptr<char[]>> free_;
+} stacks;
+
 struct Fiber {
   Thread thread;
-  std::unique_ptr<char[]> stack;
+  std::unique_ptr<char[]> stack = stacks.take();
   jmp_buf place;
   bool started = false, ended = false;
+
+  ~Fiber() { stacks.give_back(std::move(stack)); }
 };
 
 struct Scheduler {
-  std::vector<Fiber> fibers;
   Fiber* current = nullptr;
   jmp_buf place;
-  ucontext_t home;
   uint64_t progress = 0;  // waits that ended, and threads that did
   std::mt19937 random{1};
-  const std::function<void()>* kernel = nullptr;
   std::string error;
 } scheduler;
 
 // The body of every fiber. It never returns.
 void enter() {
   try {
-    (*scheduler.kernel)();
+    (*scheduler.current->thread.block->kernel)();
   } catch (const std::exception& error) {
     if (scheduler.error.empty()) scheduler.error = error.what();
   }
@@ -57,7 +74,11 @@ void enter() {
 
 void resume(Fiber& fiber) {
   scheduler.current = &fiber;
+  const Block& block = *fiber.thread.block;
   threadIdx = fiber.thread.index;
+  blockIdx = block.index;
+  blockDim = block.threads;
+  gridDim = block.blocks;
   if (_setjmp(scheduler.place)) return;
   if (fiber.started) _longjmp(fiber.place, 1);
   fiber.started = true;
@@ -78,38 +99,6 @@ void arrange(std::vector<T>& items) {
   }
 }
 
-// Threads of one block, one after another, until all have ended.
-void run_block(Block& block) {
-  const int threads = block.alive;
-  if (scheduler.fibers.size() < static_cast<size_t>(threads)) {
-    scheduler.fibers.resize(static_cast<size_t>(threads));
-  }
-  std::vector<Fiber*> waiting;
-  for (int i = 0; i < threads; ++i) {
-    Fiber& fiber = scheduler.fibers[static_cast<size_t>(i)];
-    if (!fiber.stack) fiber.stack = std::make_unique<char[]>(kStack);
-    fiber.thread = Thread{};
-    fiber.thread.index.x = static_cast<unsigned>(i);
-    fiber.thread.block = &block;
-    fiber.thread.number = i;
-    fiber.started = fiber.ended = false;
-    waiting.push_back(&fiber);
-  }
-  arrange(waiting);
-  while (!waiting.empty()) {
-    const uint64_t before = scheduler.progress;
-    for (Fiber* fiber : waiting) resume(*fiber);
-    if (!scheduler.error.empty()) throw std::runtime_error(scheduler.error);
-    waiting.erase(
-        std::remove_if(waiting.begin(), waiting.end(), [](const Fiber* f) { return f->ended; }),
-        waiting.end());
-    if (scheduler.progress == before) {
-      throw std::runtime_error("emulator: " + std::to_string(waiting.size()) + " of " +
-                               std::to_string(threads) + " threads wait for ever");
-    }
-  }
-}
-
 // Shared memory that starts as garbage and ends at a page that nothing may touch.
 class Shared {
  public:
@@ -118,18 +107,71 @@ class Shared {
     memory_ = static_cast<unsigned char*>(
         mmap(nullptr, room_ + page_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
     if (memory_ == MAP_FAILED) throw std::bad_alloc();
+    std::memset(memory_, 0xff, room_);
     mprotect(memory_ + room_, page_, PROT_NONE);
     // The kernels ask for 1024-byte alignment, so a size that is no multiple leaves a gap.
     start_ = memory_ + (room_ - bytes) / 1024 * 1024;
   }
   ~Shared() { munmap(memory_, room_ + page_); }
   unsigned char* start() const { return start_; }
-  void spoil() { std::memset(memory_, 0xff, room_); }
 
  private:
   size_t page_, room_;
   unsigned char *memory_, *start_;
 };
+
+// One block with its threads.
+class Run {
+ public:
+  Run(const Block& block, unsigned threads) : block_(block), shared_(block.shared_bytes) {
+    block_.shared = shared_.start();
+    block_.alive = static_cast<int>(threads);
+    block_.warps.resize(threads / 32);
+    for (unsigned i = 0; i < threads; ++i) {
+      fibers_.push_back(std::make_unique<Fiber>());
+      Thread& thread = fibers_.back()->thread;
+      thread.index.x = i;
+      thread.block = &block_;
+      thread.number = static_cast<int>(i);
+      waiting_.push_back(fibers_.back().get());
+    }
+    arrange(waiting_);
+  }
+
+  // Threads one after another until all have ended, or, before the block may go on beyond
+  // dependency_wait, until nothing moves.
+  void go(bool beyond) {
+    block_.may_go_on = beyond;
+    while (!waiting_.empty()) {
+      const uint64_t before = scheduler.progress;
+      for (Fiber* fiber : waiting_) resume(*fiber);
+      if (!scheduler.error.empty()) throw std::runtime_error(std::exchange(scheduler.error, ""));
+      waiting_.erase(
+          std::remove_if(waiting_.begin(), waiting_.end(), [](const Fiber* f) { return f->ended; }),
+          waiting_.end());
+      if (scheduler.progress != before) continue;
+      if (!beyond) return;
+      throw std::runtime_error("emulator: " + std::to_string(waiting_.size()) + " of " +
+                               std::to_string(fibers_.size()) + " threads wait for ever");
+    }
+  }
+
+ private:
+  Block block_;
+  Shared shared_;
+  std::vector<std::unique_ptr<Fiber>> fibers_;
+  std::vector<Fiber*> waiting_;
+};
+
+// A grid whose blocks have come as far as they may while the grid before it was still to do.
+struct Pending {
+  std::function<void()> kernel;
+  std::vector<std::unique_ptr<Run>> runs;
+};
+std::unique_ptr<Pending> pending;
+
+// More threads than this at once take too much memory: such a grid just runs.
+constexpr size_t kMostPending = 4096;
 
 }  // namespace
 
@@ -193,8 +235,14 @@ void finish(std::vector<std::vector<Deferred>>& groups, size_t pending) {
   }
 }
 
+void synchronise() {
+  const auto last = std::move(pending);
+  if (!last) return;
+  for (const auto& run : last->runs) run->go(true);
+}
+
 bool run_grid(const dim3& blocks, const dim3& threads, size_t shared_bytes,
-              const std::function<void()>& kernel) {
+              const std::function<void()>& kernel, bool overlaps) {
   const unsigned count = threads.x * threads.y * threads.z;
   if (count == 0 || count > 1024 || count % 32 || threads.x != count || blocks.x == 0 ||
       blocks.y == 0 || blocks.z == 0 || blocks.y > 65535 || blocks.z > 65535 ||
@@ -208,22 +256,28 @@ bool run_grid(const dim3& blocks, const dim3& threads, size_t shared_bytes,
     }
   }
   arrange(order);
-  Shared shared(shared_bytes);
-  scheduler.kernel = &kernel;
-  scheduler.error.clear();
-  blockDim = {threads.x, threads.y, threads.z};
-  gridDim = {blocks.x, blocks.y, blocks.z};
-  for (const Index& index : order) {
-    shared.spoil();
-    blockIdx = index;
-    Block block;
-    block.index = index;
-    block.shared = shared.start();
-    block.shared_bytes = shared_bytes;
-    block.alive = static_cast<int>(count);
-    block.warps.resize(count / 32);
-    run_block(block);
+  auto grid = std::make_unique<Pending>();
+  grid->kernel = kernel;
+  Block block;
+  block.threads = {threads.x, threads.y, threads.z};
+  block.blocks = {blocks.x, blocks.y, blocks.z};
+  block.shared_bytes = shared_bytes;
+  block.kernel = &grid->kernel;
+  if (!overlaps || !settings().overlaps || order.size() * count > kMostPending) {
+    synchronise();
+    for (const Index& index : order) {
+      block.index = index;
+      Run(block, count).go(true);
+    }
+    return true;
   }
+  for (const Index& index : order) {
+    block.index = index;
+    grid->runs.push_back(std::make_unique<Run>(block, count));
+    grid->runs.back()->go(false);
+  }
+  synchronise();
+  pending = std::move(grid);
   return true;
 }
 
@@ -266,6 +320,12 @@ cudaError_t cudaMalloc(void** pointer, size_t bytes) {
 }
 
 cudaError_t cudaFree(void* pointer) {
+  try {
+    emulator::synchronise();
+  } catch (const std::exception& error) {  // who frees it may not throw
+    std::fprintf(stderr, "%s\n", error.what());
+    std::abort();
+  }
   const auto found = allocations.find(pointer);
   if (found == allocations.end()) return pointer ? cudaErrorInvalidValue : cudaSuccess;
   munmap(found->second.start, found->second.bytes);

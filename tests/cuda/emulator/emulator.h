@@ -21,6 +21,7 @@ struct Settings {
   int major = 9, minor = 0;  // compute capability that kernels are chosen for
   int processors = 3;        // few, so that persistent kernels take several turns
   int shared_bytes = 227 * 1024;
+  bool overlaps = false;  // of kernels that ask for it; results are there after synchronise()
 };
 Settings& settings();
 
@@ -63,7 +64,9 @@ struct Barrier {
 };
 
 struct Block {
-  Index index;
+  Index index, threads, blocks;  // blockIdx, blockDim, gridDim
+  const std::function<void()>* kernel = nullptr;
+  bool may_go_on = true;  // beyond dependency_wait
   unsigned char* shared = nullptr;
   size_t shared_bytes = 0;
   int alive = 0;
@@ -104,8 +107,13 @@ Values exchange(const T& value) {
 void finish(std::vector<std::vector<Deferred>>& groups, size_t pending);
 
 // False where the launch itself is wrong. Throws std::runtime_error for what a kernel did wrong.
+// One that `overlaps` the kernel before it runs up to dependency_wait before that one goes on from
+// its own: as early as a device may let it.
 bool run_grid(const dim3& blocks, const dim3& threads, size_t shared_bytes,
-              const std::function<void()>& kernel);
+              const std::function<void()>& kernel, bool overlaps = false);
+
+// All kernels end.
+void synchronise();
 
 }  // namespace emulator
 

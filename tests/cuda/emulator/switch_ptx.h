@@ -95,7 +95,9 @@ void async_wait() {
   emulator::finish(emulator::thread().groups, kPending);
 }
 
-inline void dependency_wait() {}
+inline void dependency_wait() {
+  emulator::wait_until([] { return emulator::thread().block->may_go_on; });
+}
 inline void dependency_launch() {}
 
 // --- tensor cores ---
