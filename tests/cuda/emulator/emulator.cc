@@ -30,7 +30,7 @@ constexpr size_t kStack = 128 * 1024;
 class Stacks {
  public:
   std::unique_ptr<char[]> take() {
-    if (free_.empty()) return std::make_unique<char[]>(kStack);
+    if (free_.empty()) return std::unique_ptr<char[]>(new char[kStack]);  // most is never touched
     auto stack = std::move(free_.back());
     free_.pop_back();
     return stack;
@@ -171,7 +171,7 @@ struct Pending {
 std::unique_ptr<Pending> pending;
 
 // More threads than this at once take too much memory: such a grid just runs.
-constexpr size_t kMostPending = 4096;
+constexpr size_t kMostPending = 24 * 1024;
 
 }  // namespace
 
