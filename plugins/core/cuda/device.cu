@@ -3,7 +3,6 @@
 #include <optional>
 
 #include "device.h"
-#include "launch.h"
 
 namespace switch_ops::cuda {
 namespace {

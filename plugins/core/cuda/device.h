@@ -2,7 +2,17 @@
 #ifndef SWITCH_CORE_CUDA_DEVICE_H_
 #define SWITCH_CORE_CUDA_DEVICE_H_
 
+#include <cuda_runtime.h>
+
+#include <stdexcept>
+#include <string>
+
 namespace switch_ops::cuda {
+
+inline void check(cudaError_t status, const char* what) {
+  if (status == cudaSuccess) return;
+  throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(status));
+}
 
 struct Device {
   int major, minor;  // compute capability

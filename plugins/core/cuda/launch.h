@@ -4,18 +4,12 @@
 
 #include <cuda_runtime.h>
 
-#include <stdexcept>
-#include <string>
 #include <utility>
 
+#include "device.h"
 #include "operators.h"
 
 namespace switch_ops::cuda {
-
-inline void check(cudaError_t status, const char* what) {
-  if (status == cudaSuccess) return;
-  throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(status));
-}
 
 struct Grid {
   dim3 blocks;
@@ -44,7 +38,7 @@ void launch(const Stream& stream, const char* what, const Grid& grid, void (*ker
   config.dynamicSmemBytes = grid.shared_bytes;
   config.stream = static_cast<cudaStream_t>(stream.handle);
   config.attrs = &overlap;
-  config.numAttrs = stream.overlap ? 1 : 0;
+  config.numAttrs = stream.overlap && current_device().major >= 9 ? 1 : 0;  // older ones refuse it
   check(cudaLaunchKernelEx(&config, kernel, std::forward<Args>(args)...), what);
 }
 

@@ -173,8 +173,9 @@ inline cudaError_t cudaDeviceSynchronize() {
   emulator::synchronise();
   return cudaSuccess;
 }
+// A device for each capability: what is known of one is asked once.
 inline cudaError_t cudaGetDevice(int* device) {
-  *device = 0;
+  *device = emulator::settings().major;
   return cudaSuccess;
 }
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device);
