@@ -4,6 +4,7 @@
 
 #include <cuda_runtime.h>
 
+#include "cuda/switch_cuda.h"
 #include "kernel_cases.h"
 
 namespace switch_tests {
@@ -65,6 +66,12 @@ struct DeviceStack {
     if (weight.scale) weight.scale = scales.data();
   }
 };
+
+// A weight as the C functions take it.
+inline switch_cuda_weight as_c(const Weight& w) {
+  return {w.data, w.scale,  static_cast<int32_t>(w.type), static_cast<int32_t>(w.block), w.count,
+          w.rows, w.columns};
+}
 
 // float32 values as an array of `type`, rounded to nearest even, and what it holds then.
 struct Typed {

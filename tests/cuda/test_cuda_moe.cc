@@ -15,11 +15,6 @@ namespace {
 const std::vector<WeightType> kFloats = {WeightType::kFloat32, WeightType::kFloat16,
                                          WeightType::kBFloat16};
 
-switch_cuda_weight as_c(const Weight& w) {
-  return {w.data, w.scale,  static_cast<int32_t>(w.type), static_cast<int32_t>(w.block), w.count,
-          w.rows, w.columns};
-}
-
 // How far a result may be from the reference, relative to its largest value. A hidden value beside
 // the middle of two numbers of a half type may be rounded the other way: one of its last bits.
 double tolerance_of(const Format& format, WeightType x_type, bool exact) {

@@ -12,11 +12,6 @@ namespace {
 constexpr float kEpsilon = 1e-6f;
 constexpr int64_t kColumns = 64, kHidden = 96, kExperts = 4;
 
-switch_cuda_weight as_c(const Weight& w) {
-  return {w.data, w.scale,  static_cast<int32_t>(w.type), static_cast<int32_t>(w.block), w.count,
-          w.rows, w.columns};
-}
-
 // A router and its experts, here and on the device.
 struct Sparse {
   Array<float> x, norm, classifier;

@@ -5,10 +5,6 @@
 namespace switch_ops::cuda {
 namespace {
 
-Weight weight_of(const switch_cuda_weight& w) {
-  return {static_cast<WeightType>(w.type), w.data, w.scale, w.rows, w.columns, w.block, w.count};
-}
-
 void check(const switch_cuda_linear& a) {
   const Weight weight = weight_of(a.weight);
   Checks checks("linear");

@@ -64,6 +64,14 @@ __device__ __forceinline__ float round_to(WeightType type, float value) {
                                        : Float16::unpack(Float16::pack(value, 0)).x;
 }
 
+// `x` in units of 1 / factor as the low byte of a word (docs/operators.md, "Quantised products").
+__device__ __forceinline__ uint32_t quantised_byte(float x, float factor) {
+  return static_cast<uint32_t>(__float2int_rn(x * factor)) & 0xffu;
+}
+__device__ __forceinline__ float largest(float4 v) {
+  return fmaxf(fmaxf(fabsf(v.x), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w)));
+}
+
 // Eight codes of int4 (docs/operators.md) as signed bytes: those at 0, 2, 4, 6 and at 1, 3, 5, 7.
 __device__ __forceinline__ uint2 unpack_int4(uint32_t codes) {
   const auto signed_bytes = [](uint32_t v) {

@@ -12,6 +12,10 @@ struct Stream {
   bool overlap = true;
 };
 
+inline Weight weight_of(const switch_cuda_weight& w) {
+  return {static_cast<WeightType>(w.type), w.data, w.scale, w.rows, w.columns, w.block, w.count};
+}
+
 // The SwitchMoE of operators.h; `x`, `expert`, `gate`, weights and `y` on the device.
 struct MoeMemory {
   void* workspace;

@@ -9,10 +9,6 @@ namespace {
 
 constexpr int kThreads = 128;
 
-__device__ __forceinline__ float largest(float4 v) {
-  return fmaxf(fmaxf(fabsf(v.x), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w)));
-}
-
 __global__ void __launch_bounds__(kThreads) quantise(const QuantisedRows a) {
   auto* memory = reinterpret_cast<float*>(ptx::shared_memory());
   const int64_t row = blockIdx.x, start = row * a.columns;
@@ -23,13 +19,11 @@ __global__ void __launch_bounds__(kThreads) quantise(const QuantisedRows a) {
     own = fmaxf(own, largest(load4(a.x, a.x_type, start + i)));
   }
   const float amax = block_max(own, memory), factor = 127.0f / amax;
-  const auto quantised = [=](float x) {
-    return static_cast<uint32_t>(__float2int_rn(x * factor)) & 0xffu;
-  };
   for (int64_t i = 4 * threadIdx.x; i < a.columns; i += 4 * kThreads) {
     const float4 v = load4(a.x, a.x_type, start + i);
     *reinterpret_cast<uint32_t*>(a.y + start + i) =
-        quantised(v.x) | quantised(v.y) << 8 | quantised(v.z) << 16 | quantised(v.w) << 24;
+        quantised_byte(v.x, factor) | quantised_byte(v.y, factor) << 8 |
+        quantised_byte(v.z, factor) << 16 | quantised_byte(v.w, factor) << 24;
   }
   if (threadIdx.x == 0) a.scale[row] = amax / 127.0f;
 }

@@ -20,6 +20,26 @@ __device__ __forceinline__ float warp_max(float v) {
   return v;
 }
 
+// The sum over this lane and those below it.
+__device__ __forceinline__ int warp_sum_to(int v) {
+  for (int step = 1; step < kWarp; step *= 2) {
+    const int below = __shfl_up_sync(kAllLanes, v, static_cast<unsigned>(step));
+    if (static_cast<int>(threadIdx.x) % kWarp >= step) v += below;
+  }
+  return v;
+}
+
+// The sum over the threads before this one, in a block of whole warps. `memory`: an int for each
+// warp, which nobody uses until the block's next barrier after this.
+__device__ __forceinline__ int block_sum_before(int v, int* memory) {
+  const int warp = static_cast<int>(threadIdx.x) / kWarp, up_to = warp_sum_to(v);
+  if (threadIdx.x % kWarp == kWarp - 1) memory[warp] = up_to;
+  __syncthreads();
+  int total = up_to - v;
+  for (int i = 0; i < warp; ++i) total += memory[i];
+  return total;
+}
+
 // Over all threads of a block of whole warps; every thread gets the result. `memory`: 32 floats of
 // shared memory that nobody uses until the block's next barrier after this.
 __device__ __forceinline__ float block_sum(float v, float* memory) {

@@ -7,8 +7,8 @@
 namespace {
 
 using switch_ops::Moe;
-using switch_ops::Weight;
 using switch_ops::WeightType;
+using switch_ops::cuda::weight_of;
 
 thread_local std::string last_error;
 
@@ -26,10 +26,6 @@ int guarded(const Body& body) {
 switch_ops::cuda::Stream stream_of(const switch_cuda_stream* stream) {
   return stream ? switch_ops::cuda::Stream{stream->stream, stream->overlap != 0}
                 : switch_ops::cuda::Stream{};
-}
-
-Weight weight_of(const switch_cuda_weight& w) {
-  return {static_cast<WeightType>(w.type), w.data, w.scale, w.rows, w.columns, w.block, w.count};
 }
 
 Moe moe_of(const switch_cuda_moe& a) {

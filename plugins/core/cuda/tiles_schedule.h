@@ -40,20 +40,12 @@ class Schedule {
   __device__ __forceinline__ Schedule(const TileProduct& p, int* memory) : p_(p), starts_(memory) {
     constexpr int kThreads = kTileThreads<Shape>;
     int* sums = memory + p.experts + 1;
-    const int thread = static_cast<int>(threadIdx.x), lane = thread % kWarp, warp = thread / kWarp;
+    const int thread = static_cast<int>(threadIdx.x);
     const int each = (p.experts + kThreads - 1) / kThreads;
     const int begin = min(thread * each, p.experts), end = min(begin + each, p.experts);
     int own = 0;
     for (int e = begin; e < end; ++e) own += tiles_of(e);
-    int sum = own;
-    for (int step = 1; step < kWarp; step *= 2) {
-      const int before = __shfl_up_sync(kAllLanes, sum, static_cast<unsigned>(step));
-      if (lane >= step) sum += before;
-    }
-    if (lane == kWarp - 1) sums[warp] = sum;
-    __syncthreads();
-    int start = sum - own;
-    for (int w = 0; w < warp; ++w) start += sums[w];
+    int start = block_sum_before(own, sums);
     for (int e = begin; e < end; ++e) {
       starts_[e] = start;
       start += tiles_of(e);

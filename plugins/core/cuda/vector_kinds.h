@@ -134,10 +134,8 @@ struct IntegerKind : LaneSums<std::conditional_t<kByBlock, float, int32_t>> {
 
   // `factor`: 127 / the largest of the row. Rows that meet int4 are in the order of unpack_int4.
   __device__ static void store4(unsigned char* row, int column, float4 v, float factor) {
-    const auto quantised = [=](float x) {
-      return static_cast<uint32_t>(__float2int_rn(x * factor)) & 0xffu;
-    };
-    const uint32_t q[4] = {quantised(v.x), quantised(v.y), quantised(v.z), quantised(v.w)};
+    const uint32_t q[4] = {quantised_byte(v.x, factor), quantised_byte(v.y, factor),
+                           quantised_byte(v.z, factor), quantised_byte(v.w, factor)};
     if constexpr (!kInt4) {
       *reinterpret_cast<uint32_t*>(row + column) = q[0] | q[1] << 8 | q[2] << 16 | q[3] << 24;
     } else {

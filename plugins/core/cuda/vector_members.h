@@ -56,11 +56,7 @@ __device__ inline void find_by_groups(const VectorProduct& a, int slot, Members*
     const int first = e < experts ? a.groups.first[e] : 0;
     const int count = e < experts ? a.groups.first[e + 1] - first : 0;
     const int slots = (count + kFewTokens - 1) / kFewTokens;
-    int up_to = slots;
-    for (int step = 1; step < kWarp; step *= 2) {
-      const int other = __shfl_up_sync(kAllLanes, up_to, static_cast<unsigned>(step));
-      if (lane >= step) up_to += other;
-    }
+    const int up_to = warp_sum_to(slots);
     const int own = slot - before - (up_to - slots);
     if (own >= 0 && own < slots) {
       members->expert = e;

@@ -106,8 +106,7 @@ __device__ void stage(const VectorProduct& a, const Shared& s) {
           float most = 1e-30f;
           const Row own = normed(r);
           for (int i = 4 * shares.thread; i < columns; i += 4 * shares.threads) {
-            const float4 v = own.at(i);
-            most = fmaxf(fmaxf(fmaxf(fabsf(v.x), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w))), most);
+            most = fmaxf(most, largest(own.at(i)));
           }
           return most;
         },

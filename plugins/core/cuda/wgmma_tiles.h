@@ -89,20 +89,12 @@ __device__ __forceinline__ int tiles_of_run(const HalfProduct& a, int run) {
 // shared memory for every warp.
 __device__ __forceinline__ void count_tiles(const HalfProduct& a, int32_t* before,
                                             int32_t* totals) {
-  const int thread = static_cast<int>(threadIdx.x), lane = thread % kWarp, warp = thread / kWarp;
+  const int thread = static_cast<int>(threadIdx.x);
   const int runs = 2 * a.experts, share = ceil_div(runs, kThreads);
   const int begin = min(thread * share, runs), end = min(begin + share, runs);
   int own = 0;
   for (int run = begin; run < end; ++run) own += tiles_of_run(a, run);
-  int sum = own;  // of this lane and those before it
-  for (int step = 1; step < kWarp; step *= 2) {
-    const int left = __shfl_up_sync(kAllLanes, sum, static_cast<unsigned>(step));
-    if (lane >= step) sum += left;
-  }
-  if (lane == kWarp - 1) totals[warp] = sum;
-  __syncthreads();
-  int total = sum - own;
-  for (int i = 0; i < warp; ++i) total += totals[i];
+  int total = block_sum_before(own, totals);
   for (int run = begin; run < end; ++run) {
     before[run] = total;
     total += tiles_of_run(a, run);
